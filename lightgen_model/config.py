@@ -1,0 +1,99 @@
+"""The values that make a student: widths, depths, head, and the sizes of what it reads and writes.
+
+In:    nothing; this file loads neither torch nor the pipeline.
+Out:   `ModelConfig`, one frozen value from which `LightGen` is built, and two named sizes.
+
+Units: pixels for image sizes, latent cells for `patch_size`, tokens for `text_length`.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class HeadConfig(BaseModel):
+    """The per-token diffusion MLP (MAR, arXiv 2406.11838, section 3.2)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["ddpm", "flow"] = "ddpm"  # ddpm: as published; flow: velocity, logit-normal t
+    depth: int = Field(8, ge=1)
+    width: int = Field(1536, ge=8)
+    diffusion_steps: int = Field(1000, ge=2)  # ddpm only: length of the training schedule
+    batch_multiplier: int = Field(4, ge=1)  # independent (t, noise) draws for each token
+    time_shift: float = Field(0.0)  # flow only: mean of the logit-normal t; above 0 is noisier
+
+
+class ModelConfig(BaseModel):
+    """Everything that fixes the student's tensors. Equal configs have equal state dicts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_image_size: int = Field(256, ge=16)  # pixels; fixes the grid of the position tables
+    latent_channels: int = Field(16, ge=1)
+    latent_stride: int = Field(8, ge=1)  # pixels a latent cell
+    patch_size: int = Field(2, ge=1)  # latent cells a token side
+    width: int = Field(1024, ge=8)
+    num_heads: int = Field(16, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    encoder_depth: int = Field(16, ge=1)
+    decoder_depth: int = Field(16, ge=1)
+    cross_depth: int = Field(16, ge=1)
+    aligner_depth: int = Field(6, ge=0)
+    text_width: int = Field(4096, ge=1)
+    text_length: int = Field(128, ge=1)  # captions are cut here
+    attend_padding: bool = True  # True: as published; False: padded text is masked out
+    dropout: float = Field(0.1, ge=0, lt=1)
+    text_drop: float = Field(0.1, ge=0, lt=1)  # share of samples trained without their caption
+    head: HeadConfig = HeadConfig()
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "ModelConfig":
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"width {self.width} must be a multiple of num_heads {self.num_heads}"
+            )
+        self.grid(self.base_image_size)
+        return self
+
+    @property
+    def token_dim(self) -> int:
+        return self.latent_channels * self.patch_size**2
+
+    @property
+    def token_pixels(self) -> int:
+        """Pixels along one side of a token."""
+        return self.latent_stride * self.patch_size
+
+    def grid(self, image_size: int) -> int:
+        """Tokens along one side of a square picture of `image_size` pixels."""
+        if image_size < self.token_pixels or image_size % self.token_pixels:
+            raise ValueError(
+                f"image size {image_size} must be a multiple of the token size "
+                f"{self.token_pixels} (latent stride {self.latent_stride} x patch "
+                f"{self.patch_size})"
+            )
+        return image_size // self.token_pixels
+
+
+def lightgen_published() -> ModelConfig:
+    """The 792 M configuration of the released scripts (lightgen.md 1.1)."""
+    return ModelConfig()
+
+
+def debug() -> ModelConfig:
+    """Two layers of width 32: for tests."""
+    return ModelConfig(
+        base_image_size=64,
+        width=32,
+        num_heads=4,
+        encoder_depth=2,
+        decoder_depth=2,
+        cross_depth=2,
+        aligner_depth=1,
+        text_width=128,
+        text_length=16,
+        attend_padding=False,
+        dropout=0.0,
+        head=HeadConfig(kind="flow", depth=2, width=48, batch_multiplier=2),
+    )

@@ -1,0 +1,376 @@
+"""The values of a run: one frozen model a stage, read from `infra/runs/<name>.yaml`.
+
+In:    a YAML file of values and overrides by dotted path (`{"dpo.beta": 100}`).
+Out:   `RunConfig`; a wrong value is a `ValueError` that names the place, the value and what is
+       allowed. Nothing else is read, no model library is imported.
+
+An override changes the value it names and no other.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lightgen_model.config import ModelConfig
+
+RUNS = Path(__file__).parent.parent / "infra" / "runs"
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- captions ---------------------------------------------------------------------------------
+
+
+class ShapesCaptions(Frozen):
+    """Captions from the grammar of the embedded world; held-out prompts never occur."""
+
+    kind: Literal["shapes"]
+    name: str = "shapes"
+    num_captions: int = Field(ge=1)
+    seed: int = 0
+
+
+class FileCaptions(Frozen):
+    """One caption set in files: parquet, JSON lines, TSV, or text with a caption a line."""
+
+    kind: Literal["files"]
+    name: str  # the source column of its rows
+    paths: tuple[str, ...] = Field(min_length=1)  # files or glob patterns, relative to the repo
+    format: Literal["parquet", "jsonl", "tsv", "text"]
+    column: str | None = None  # parquet, jsonl, tsv: the column or key that holds the caption
+    licence: str
+
+
+CaptionSourceConfig = Annotated[ShapesCaptions | FileCaptions, Field(discriminator="kind")]
+
+
+class CaptionsConfig(Frozen):
+    sources: tuple[CaptionSourceConfig, ...] = Field(min_length=1)
+    min_characters: int = Field(3, ge=1)
+    max_characters: int = Field(2000, ge=1)
+    long_words: int = Field(20, ge=1)  # a caption of this many words or more is `long`
+    rows_per_shard: int = Field(5000, ge=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "CaptionsConfig":
+        names = [source.name for source in self.sources]
+        if len(set(names)) != len(names):
+            raise ValueError(f"source names must differ, got {names}")
+        return self
+
+
+# --- images -----------------------------------------------------------------------------------
+
+
+class ShapesTeacher(Frozen):
+    """Draws a caption of the grammar; `error_rate` of the pictures are wrong on purpose."""
+
+    kind: Literal["shapes"]
+    cell_pixels: int = Field(16, ge=8)  # side of one cell of the placement grid
+    jitter_pixels: int = Field(0, ge=0)
+    free_placement: bool = False
+    error_rate: float = Field(0.1, ge=0, le=1)
+    licence: Literal["MIT"] = "MIT"
+
+
+class DiffusersTeacher(Frozen):
+    """Any text-to-image pipeline of diffusers, by class name and folder or hub repository."""
+
+    kind: Literal["diffusers"]
+    pipeline: str = "FluxPipeline"
+    repository: str
+    revision: str | None = None
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    num_steps: int = Field(4, ge=1)
+    guidance: float = Field(0.0, ge=0)
+    max_sequence_length: int = Field(256, ge=1)
+    batch_size: int = Field(8, ge=1)
+    licence: str
+
+
+TeacherConfig = Annotated[ShapesTeacher | DiffusersTeacher, Field(discriminator="kind")]
+
+
+class ImagesConfig(Frozen):
+    teacher: TeacherConfig
+    image_sizes: tuple[int, ...] = Field(min_length=1)  # each caption is drawn once a size
+    max_captions: dict[int, int] = {}  # size -> draw only the first n captions at this size
+    seeds_per_caption: int = Field(1, ge=1)
+    accept_licence: str | None = None  # needed for teachers whose licence restricts distillation
+    seed: int = 0
+
+
+# --- verdicts ---------------------------------------------------------------------------------
+
+
+class ShapesJudge(Frozen):
+    """The exact detector of the embedded world."""
+
+    kind: Literal["shapes"]
+
+
+class QwenJudge(Frozen):
+    """A Qwen-VL model behind OpenAI-format servers (vLLM)."""
+
+    kind: Literal["qwen_vl"]
+    model: str
+    endpoints: tuple[str, ...] = Field(min_length=1)
+    max_pixels: int = Field(512 * 512, ge=56 * 56)
+    requests_in_flight: int = Field(64, ge=1)
+    timeout_seconds: float = Field(120, gt=0)
+
+
+JudgeConfig = Annotated[ShapesJudge | QwenJudge, Field(discriminator="kind")]
+
+
+class VerdictsConfig(Frozen):
+    judge: JudgeConfig
+    min_alignment: float = Field(0.5, ge=0, le=1)  # applied downstream: no picture is redrawn
+    min_quality: float = Field(0.5, ge=0, le=1)
+
+
+# --- features ---------------------------------------------------------------------------------
+
+
+class FeaturesConfig(Frozen):
+    autoencoder: str  # folder or hub repository of an AutoencoderKL
+    text_encoder: str  # folder or hub repository of a T5 encoder with its tokenizer
+    autoencoder_revision: str | None = None
+    text_encoder_revision: str | None = None
+    image_sizes: tuple[int, ...] = Field(min_length=1)
+    text_length: int = Field(128, ge=1)
+    batch_size: int = Field(64, ge=1)
+    dtype: Literal["bfloat16", "float32"] = "float32"
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+class OptimizerConfig(Frozen):
+    learning_rate: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(0.02, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    decay: Literal["constant", "cosine"] = "constant"  # after warm-up
+    max_grad_norm: float = Field(3.0, gt=0)
+    ema_decay: float = Field(0.9999, ge=0, lt=1)  # warmed up: min(decay, (1 + n) / (10 + n))
+
+
+class TrainingPhase(Frozen):
+    """One resolution of the student's training, in the order they are run."""
+
+    image_size: int = Field(ge=16)
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    optimizer: OptimizerConfig
+
+
+class MaskingConfig(Frozen):
+    """How much of a picture is hidden. `per_sample` draws a ratio a picture, not a batch."""
+
+    distribution: Literal["truncated_normal", "uniform", "cosine"] = "truncated_normal"
+    min_ratio: float = Field(0.7, ge=0, le=1)
+    per_sample: bool = False
+
+
+class StudentConfig(Frozen):
+    model: ModelConfig
+    masking: MaskingConfig = MaskingConfig()
+    phases: tuple[TrainingPhase, ...] = Field(min_length=1)
+    precision: Literal["float32", "bfloat16"] = "float32"  # autocast; weights stay float32
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    compile: bool = False
+    num_processes: int = Field(1, ge=1)
+    checkpoint_every: int = Field(1000, ge=1)  # steps
+    log_every: int = Field(50, ge=1)
+    sample_every: int = Field(2000, ge=1)  # steps between sample sheets and curve points
+    seed: int = 0
+
+
+class SamplingConfig(Frozen):
+    num_iterations: int = Field(64, ge=1)  # autoregressive steps, K
+    head_steps: int = Field(100, ge=1)
+    guidance: float = Field(4.0, ge=0)
+    guidance_schedule: Literal["constant", "linear"] = "constant"
+    temperature: float = Field(1.0, ge=0)
+    batch_size: int = Field(64, ge=1)
+
+
+class PreferencesConfig(Frozen):
+    image_size: int = Field(ge=16)
+    num_captions: int = Field(ge=1)
+    samples_per_caption: int = Field(4, ge=1)
+    pairs: tuple[Literal["teacher_over_student", "best_over_worst"], ...] = Field(
+        ("teacher_over_student", "best_over_worst"), min_length=1
+    )
+    min_margin: float = Field(0.1, ge=0)  # score difference below which two samples are a tie
+    sampling: SamplingConfig
+    rows_per_shard: int = Field(250, ge=1)  # captions a shard
+    seed: int = 0
+
+
+class DpoConfig(Frozen):
+    beta: float = Field(5000.0, gt=0)
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)  # pairs
+    optimizer: OptimizerConfig
+    log_every: int = Field(10, ge=1)
+    checkpoint_every: int = Field(200, ge=1)
+    seed: int = 0
+
+
+# --- evaluation -------------------------------------------------------------------------------
+
+
+class ShapesEvaluator(Frozen):
+    kind: Literal["shapes"]
+    prompts_per_task: int = Field(60, ge=1)
+    images_per_prompt: int = Field(4, ge=1)
+
+
+class GenEvalEvaluator(Frozen):
+    kind: Literal["geneval"]
+    prompts: str  # evaluation_metadata.jsonl
+    detector: str
+    clip: str
+    images_per_prompt: int = Field(4, ge=1)
+
+
+EvaluatorConfig = Annotated[ShapesEvaluator | GenEvalEvaluator, Field(discriminator="kind")]
+
+
+class EvaluationConfig(Frozen):
+    evaluators: tuple[EvaluatorConfig, ...] = Field(min_length=1)
+    image_size: int = Field(ge=16)
+    sampling: SamplingConfig
+    seed: int = 42
+
+
+# --- the run ----------------------------------------------------------------------------------
+
+
+class RunConfig(Frozen):
+    """All values of a run. `name` is the deployment's second half: `distill/<name>`."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    root: str  # folder of tables, checkpoints and reports, relative to the repository
+    device: Literal["cpu", "cuda"] = "cpu"
+    captions: CaptionsConfig
+    # A run may end early: `real` only harvests captions.
+    images: ImagesConfig | None = None
+    verdicts: VerdictsConfig | None = None
+    features: FeaturesConfig | None = None
+    student: StudentConfig | None = None
+    preferences: PreferencesConfig | None = None
+    dpo: DpoConfig | None = None
+    evaluation: EvaluationConfig | None = None
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> "RunConfig":
+        stages = ["images", "verdicts", "features", "student", "preferences", "dpo", "evaluation"]
+        given = [getattr(self, stage) is not None for stage in stages]
+        if given != sorted(given, reverse=True):
+            missing = stages[given.index(False)]
+            raise ValueError(f"{missing}: missing, though a later stage is configured")
+        if self.features and self.images:
+            _features_fit(self.features, self.images)
+        if self.student and self.features:
+            _student_fits(self.student, self.features)
+        if self.student and self.preferences:
+            _sampling_fits("preferences", self.preferences, self.student)
+        if self.student and self.evaluation:
+            _sampling_fits("evaluation", self.evaluation, self.student)
+        return self
+
+
+def _features_fit(features: FeaturesConfig, images: ImagesConfig) -> None:
+    largest = max(images.image_sizes)
+    for size in features.image_sizes:
+        if size > largest:
+            raise ValueError(
+                f"features.image_sizes: {size} is larger than the largest picture drawn, {largest}"
+            )
+
+
+def _student_fits(student: StudentConfig, features: FeaturesConfig) -> None:
+    for index, phase in enumerate(student.phases):
+        student.model.grid(phase.image_size)
+        if phase.image_size not in features.image_sizes:
+            raise ValueError(
+                f"student.phases.{index}.image_size: {phase.image_size} has no features; "
+                f"features.image_sizes are {list(features.image_sizes)}"
+            )
+    if features.text_length != student.model.text_length:
+        raise ValueError(
+            f"student.model.text_length: {student.model.text_length} differs from "
+            f"features.text_length {features.text_length}"
+        )
+
+
+def _sampling_fits(
+    stage: str, config: PreferencesConfig | EvaluationConfig, student: StudentConfig
+) -> None:
+    tokens = student.model.grid(config.image_size) ** 2
+    if config.sampling.num_iterations > tokens:
+        raise ValueError(
+            f"{stage}.sampling.num_iterations: {config.sampling.num_iterations} steps for "
+            f"{tokens} tokens of a {config.image_size} px picture; at most one step a token"
+        )
+
+
+def load_run(run: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a named run (`tiny`) or a YAML file and change single values by dotted path."""
+    path = Path(run) if str(run).endswith((".yaml", ".yml")) else RUNS / f"{run}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in RUNS.glob("*.yaml"))
+        raise ValueError(f"run {str(run)!r} is not there: {path} (known runs: {known})")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a mapping of stages, not {type(values).__name__}")
+    for dotted, value in (overrides or {}).items():
+        _set(values, dotted, value)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(_sentences(path, error)) from error
+
+
+def _set(values: Any, dotted: str, value: Any) -> None:
+    """Change one value in place; the path must lead to something that the run can have."""
+    *way, last = dotted.split(".")
+    place = values
+    for step in way:
+        if isinstance(place, list) and step.isdigit() and int(step) < len(place):
+            place = place[int(step)]
+        elif isinstance(place, dict) and isinstance(place.get(step), dict | list):
+            place = place[step]
+        else:
+            known = sorted(place) if isinstance(place, dict) else list(range(len(place)))
+            close = difflib.get_close_matches(step, [str(k) for k in known], n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"override {dotted!r}: no {step!r} here, only {known}{hint}")
+    if isinstance(place, list):
+        if not last.isdigit() or int(last) >= len(place):
+            raise ValueError(f"override {dotted!r}: no entry {last!r}, there are {len(place)}")
+        place[int(last)] = value
+    else:
+        place[last] = value
+
+
+def _sentences(path: Path, error: ValidationError) -> str:
+    lines = [f"{path.name}: {error.error_count()} wrong value(s)"]
+    for entry in error.errors():
+        place = ".".join(str(step) for step in entry["loc"]) or "run"
+        given = entry["input"]
+        shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+        lines.append(f"  {place}: {entry['msg']}{shown}")
+    return "\n".join(lines)
