@@ -1,0 +1,171 @@
+"""The two noise processes of the head: the published DDPM and a flow-matching one.
+
+Both are pure functions of tensors around a callable `net(x, t) -> prediction`; noise is an
+argument, so that nothing here owns randomness.
+
+Shapes: T tokens, D dims a token. Units: t is 0..steps-1 for DDPM, 0 (data)..1 (noise) for flow.
+Source: improved DDPM (arXiv 2102.09672) with the constants of lightgen.md 1.4; rectified flow with
+logit-normal t (arXiv 2403.03206).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Net = Callable[[Tensor, Tensor], Tensor]
+NoiseStream = Iterator[Tensor]
+
+
+@dataclass(frozen=True)
+class Ddpm:
+    """Squared-cosine schedule, noise prediction, learned range variance."""
+
+    betas: Tensor  # (S,) float64
+    timesteps: Tensor  # (S,) original step of each respaced one
+
+    @staticmethod
+    def cosine(num_steps: int) -> "Ddpm":
+        def level(u: float) -> float:
+            return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+        betas = [
+            min(1 - level((i + 1) / num_steps) / level(i / num_steps), 0.999)
+            for i in range(num_steps)
+        ]
+        return Ddpm(torch.tensor(betas, dtype=torch.float64), torch.arange(num_steps))
+
+    def respaced(self, num_steps: int) -> "Ddpm":
+        """Keep `num_steps` evenly strided steps and recompute their betas."""
+        total = len(self.betas)
+        if not 1 <= num_steps <= total:
+            raise ValueError(f"{num_steps} head steps; allowed: 1 to {total}")
+        stride = (total - 1) / max(num_steps - 1, 1)
+        kept = torch.tensor([round(i * stride) for i in range(num_steps)])
+        abar = self.alphas_bar[kept]
+        previous = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+        return Ddpm(1 - abar / previous, self.timesteps[kept])
+
+    @property
+    def alphas_bar(self) -> Tensor:
+        return torch.cumprod(1 - self.betas, 0)
+
+    @property
+    def alphas_bar_previous(self) -> Tensor:
+        return torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_bar[:-1]])
+
+    @property
+    def posterior_log_variance(self) -> Tensor:
+        variance = self.betas * (1 - self.alphas_bar_previous) / (1 - self.alphas_bar)
+        # The first is zero; the second stands in for it, as in the published code.
+        return torch.log(torch.cat([variance[1:2], variance[1:]]))
+
+    @property
+    def posterior_mean_coefficients(self) -> tuple[Tensor, Tensor]:
+        """Weights of (x_0, x_t) in the mean of q(x_{t-1} | x_t, x_0)."""
+        abar, previous = self.alphas_bar, self.alphas_bar_previous
+        of_start = self.betas * previous.sqrt() / (1 - abar)
+        of_current = (1 - previous) * (1 - self.betas).sqrt() / (1 - abar)
+        return of_start, of_current
+
+    def noised(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        abar = _at(self.alphas_bar, t, x)
+        return abar.sqrt() * x + (1 - abar).sqrt() * noise
+
+    def losses(self, net: Net, x: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise error and variational term per token, (T,) each; their sum is trained."""
+        noisy = self.noised(x, t, noise)
+        out = net(noisy, self.timesteps.to(t.device)[t].to(x.dtype)).float()
+        predicted, variance = out.chunk(2, dim=-1)
+        mse = (noise - predicted).square().mean(-1)
+        # The mean is detached: the bound trains the variance only.
+        vb = self._bound(x, noisy, t, predicted.detach(), variance)
+        return mse, vb
+
+    def _bound(self, x: Tensor, noisy: Tensor, t: Tensor, predicted: Tensor, v: Tensor) -> Tensor:
+        true_mean = self._mean(x, noisy, t)
+        true_log_variance = _at(self.posterior_log_variance, t, x)
+        mean = self._mean(self._start(noisy, t, predicted), noisy, t)
+        log_variance = self._log_variance(v, t)
+        kl = 0.5 * (
+            log_variance
+            - true_log_variance
+            + torch.exp(true_log_variance - log_variance)
+            + (true_mean - mean).square() * torch.exp(-log_variance)
+            - 1
+        )
+        nll = -_discretised_gaussian(x, mean, 0.5 * log_variance)
+        first = (t == 0)[:, None]
+        return torch.where(first, nll, kl).mean(-1) / math.log(2)
+
+    def _mean(self, start: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        of_start, of_current = self.posterior_mean_coefficients
+        return _at(of_start, t, noisy) * start + _at(of_current, t, noisy) * noisy
+
+    def _start(self, noisy: Tensor, t: Tensor, predicted: Tensor) -> Tensor:
+        abar = _at(self.alphas_bar, t, noisy)
+        return (noisy - (1 - abar).sqrt() * predicted) / abar.sqrt()
+
+    def _log_variance(self, v: Tensor, t: Tensor) -> Tensor:
+        low = _at(self.posterior_log_variance, t, v)
+        high = _at(torch.log(self.betas), t, v)
+        share = (v + 1) / 2
+        return share * high + (1 - share) * low
+
+    def sample(self, net: Net, noise: NoiseStream, temperature: float) -> Tensor:
+        """Ancestral sampling, last step without noise. `net` returns noise and variance."""
+        x = next(noise)
+        for step in reversed(range(len(self.betas))):
+            t = torch.full((len(x),), step, device=x.device)
+            original = self.timesteps[step].to(x).expand(len(x))
+            predicted, variance = net(x, original).float().chunk(2, dim=-1)
+            x_mean = self._mean(self._start(x, t, predicted), x, t)
+            if step == 0:
+                return x_mean
+            spread = torch.exp(0.5 * self._log_variance(variance, t))
+            x = x_mean + spread * next(noise) * temperature
+        raise AssertionError("a schedule has at least one step")
+
+
+def _at(values: Tensor, t: Tensor, like: Tensor) -> Tensor:
+    return values.to(like.device)[t].to(like.dtype)[:, None]
+
+
+def _discretised_gaussian(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Log-likelihood of 1/255-wide bins: a pixel-space leftover that the published loss keeps."""
+
+    def cdf(u: Tensor) -> Tensor:  # tanh approximation, as published
+        return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)))
+
+    centred, inverse = x - mean, torch.exp(-log_scale)
+    upper, lower = cdf(inverse * (centred + 1 / 255)), cdf(inverse * (centred - 1 / 255))
+    inside = torch.where(x > 0.999, 1 - lower, upper - lower)
+    return torch.log(torch.where(x < -0.999, upper, inside).clamp(min=1e-12))
+
+
+# --- flow matching ----------------------------------------------------------------------------
+
+
+def flow_times(num: int, shift: float, generator: torch.Generator) -> Tensor:
+    """Logit-normal t; `shift` > 0 moves the mass towards noise, where words are decided."""
+    return torch.sigmoid(torch.randn(num, generator=generator) + shift)
+
+
+def flow_loss(net: Net, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """Velocity error per token (T,), for x_t = (1 - t) x + t noise."""
+    time = t[:, None]
+    velocity = net((1 - time) * x + time * noise, t).float()
+    return (noise - x - velocity).square().mean(-1)
+
+
+def flow_sample(net: Net, noise: Tensor, num_steps: int, shift: float) -> Tensor:
+    """Euler from noise to data on a grid with exp(shift) more steps near the noise."""
+    uniform = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
+    stretch = math.exp(shift)
+    times = (stretch * uniform / (1 + (stretch - 1) * uniform)).tolist()
+    x = noise
+    for now, after in zip(times, times[1:], strict=False):
+        x = x + (after - now) * net(x, torch.full((len(x),), now).to(x)).float()
+    return x

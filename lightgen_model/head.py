@@ -1,0 +1,154 @@
+"""The per-token diffusion MLP: from a condition to a distribution over one continuous token.
+
+In:    tokens (T, D), conditions (T, C); noise and times come as arguments.
+Out:   losses per token, or samples.
+
+Shapes: T tokens, D token dims, C student width, W head width. Source: MAR section 3.2 (arXiv
+2406.11838) with the sizes and order of lightgen.md 1.4.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightgen_model.config import HeadConfig
+from lightgen_model.diffusion import Ddpm, flow_loss, flow_sample, flow_times
+from lightgen_model.layers import NORM_EPS
+
+TIME_FEATURES = 256
+FLOW_TIME_SCALE = 1000  # flow times 0..1 enter the same sinusoid as DDPM's 0..999
+
+
+def time_features(t: Tensor, size: int = TIME_FEATURES) -> Tensor:
+    """Sinusoids of raw t: cosines first, then sines, longest period 10000. (T,) -> (T, size)."""
+    half = size // 2
+    rates = torch.exp(-math.log(10000) * torch.arange(half, device=t.device) / half)
+    angles = t.float()[:, None] * rates
+    return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
+
+
+class TimeEmbedding(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(TIME_FEATURES, width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.fc2(F.silu(self.fc1(time_features(t))))
+
+
+class HeadBlock(nn.Module):
+    """LayerNorm, modulate, two-layer MLP, gated residual."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, NORM_EPS)
+        self.fc1 = nn.Linear(width, width)
+        self.fc2 = nn.Linear(width, width)
+        self.modulation = nn.Linear(width, 3 * width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale, gate = self.modulation(F.silu(condition)).chunk(3, dim=-1)
+        hidden = self.norm(x) * (1 + scale) + shift
+        return x + gate * self.fc2(F.silu(self.fc1(hidden)))
+
+
+class FinalLayer(nn.Module):
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, NORM_EPS, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 2 * width)
+        self.linear = nn.Linear(width, out)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.modulation(F.silu(condition)).chunk(2, dim=-1)
+        return self.linear(self.norm(x) * (1 + scale) + shift)
+
+
+class HeadNet(nn.Module):
+    """(noisy token, time, condition) -> prediction."""
+
+    def __init__(self, config: HeadConfig, token_dim: int, condition_width: int) -> None:
+        super().__init__()
+        out = 2 * token_dim if config.kind == "ddpm" else token_dim  # noise and variance | velocity
+        self.time_embed = TimeEmbedding(config.width)
+        self.condition_embed = nn.Linear(condition_width, config.width)
+        self.input = nn.Linear(token_dim, config.width)
+        self.blocks = nn.ModuleList(HeadBlock(config.width) for _ in range(config.depth))
+        self.final = FinalLayer(config.width, out)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        condition = self.time_embed(t) + condition
+        x = self.input(x)
+        for block in self.blocks:
+            x = block(x, condition)
+        return self.final(x, condition)
+
+
+class DiffusionHead(nn.Module):
+    """The head's loss and its sampler around `HeadNet`."""
+
+    def __init__(self, config: HeadConfig, token_dim: int, condition_width: int) -> None:
+        super().__init__()
+        self.config, self.token_dim = config, token_dim
+        self.net = HeadNet(config, token_dim, condition_width)
+
+    def draw_times(self, num: int, generator: torch.Generator) -> Tensor:
+        """Training times (num,), on the CPU: integers for DDPM, floats in 0..1 for flow."""
+        if self.config.kind == "flow":
+            return flow_times(num, self.config.time_shift, generator)
+        return torch.randint(self.config.diffusion_steps, (num,), generator=generator)
+
+    def losses(
+        self, x: Tensor, condition: Tensor, t: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Squared error and variational term per token, (T,) each (flow: the latter is zero)."""
+        embedded = self.net.condition_embed(condition)
+        if self.config.kind == "flow":
+            mse = flow_loss(
+                lambda x, t: self.net(x, t * FLOW_TIME_SCALE, embedded), x, t, noise
+            )
+            return mse, torch.zeros_like(mse)
+        ddpm = Ddpm.cosine(self.config.diffusion_steps)
+        return ddpm.losses(lambda x, t: self.net(x, t, embedded), x, t, noise)
+
+    def sample(
+        self,
+        condition: Tensor,
+        null_condition: Tensor | None,
+        noise: Iterator[Tensor],
+        *,
+        num_steps: int,
+        guidance: float,
+        temperature: float,
+    ) -> Tensor:
+        """Draw tokens (T, D) for conditions (T, C).
+
+        Guidance acts on the predicted noise or velocity; the variance is the conditional one.
+        Temperature scales the noise: every added one for DDPM, the first and only one for flow.
+        """
+        pair = condition if null_condition is None else torch.cat([condition, null_condition])
+        embedded = self.net.condition_embed(pair)
+
+        def guided(x: Tensor, t: Tensor) -> Tensor:
+            if null_condition is None:
+                return self.net(x, t, embedded)
+            out = self.net(torch.cat([x, x]), torch.cat([t, t]), embedded)
+            with_text, without = out.chunk(2)
+            mean, rest = with_text[:, : self.token_dim], with_text[:, self.token_dim :]
+            base = without[:, : self.token_dim]
+            return torch.cat([base + guidance * (mean - base), rest], dim=-1)
+
+        if self.config.kind == "flow":
+            return flow_sample(
+                lambda x, t: guided(x, t * FLOW_TIME_SCALE),
+                next(noise) * temperature,
+                num_steps,
+                self.config.time_shift,
+            )
+        return Ddpm.cosine(self.config.diffusion_steps).respaced(num_steps).sample(
+            guided, noise, temperature
+        )

@@ -1,0 +1,117 @@
+"""The blocks of the student: self-attention, late text cross-attention, MLP, position tables.
+
+Shapes: B samples, N query tokens, S key tokens, C width, H heads, G grid side.
+Source: lightgen.md 1.2-1.6; ViT blocks as in arXiv 2010.11929, offset tables as in DINO.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6
+# DINO's interpolation offset: the scale (side + 0.1) / base, not the size, sets the sample points.
+POSITION_OFFSET = 0.1
+
+
+class Mlp(nn.Module):
+    """Linear, erf GELU, linear, with dropout after both."""
+
+    def __init__(self, width: int, ratio: float, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, int(width * ratio))
+        self.fc2 = nn.Linear(int(width * ratio), width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, dropout: float
+) -> Tensor:
+    """Softmax attention over heads. `keep` (B, S) is True where a key may be seen."""
+    mask = None if keep is None else rearrange(keep, "b s -> b 1 1 s")
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    return rearrange(out, "b h n d -> b n (h d)")
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.proj_dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        qkv = rearrange(self.qkv(x), "b n (k h d) -> k b h n d", k=3, h=self.num_heads)
+        out = attend(*qkv.unbind(0), keep, self.dropout if self.training else 0.0)
+        return self.proj_dropout(self.proj(out))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, NORM_EPS)
+        self.attn = SelfAttention(width, num_heads, dropout)
+        self.norm2 = nn.LayerNorm(width, NORM_EPS)
+        self.mlp = Mlp(width, mlp_ratio, dropout)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), keep)
+        return x + self.mlp(self.norm2(x))
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.query_linear = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+        self.proj_dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, text: Tensor, keep: Tensor | None) -> Tensor:
+        query = rearrange(self.query_linear(x), "b n (h d) -> b h n d", h=self.num_heads)
+        kv = rearrange(self.kv(text), "b s (k h d) -> k b h s d", k=2, h=self.num_heads)
+        out = attend(query, *kv.unbind(0), keep, self.dropout if self.training else 0.0)
+        return self.proj_dropout(self.proj(out))
+
+
+class CrossBlock(nn.Module):
+    """Image tokens read the text. No self-attention between image tokens.
+
+    The residual carries the normalised query, not the raw stream (lightgen.md 1.2, step 8): with
+    both branches zeroed the block returns LayerNorm(x).
+    """
+
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
+        super().__init__()
+        self.normq = nn.LayerNorm(width, NORM_EPS)
+        self.normkv = nn.LayerNorm(width, NORM_EPS)
+        self.attn = CrossAttention(width, num_heads, dropout)
+        self.norm2 = nn.LayerNorm(width, NORM_EPS)
+        self.mlp = Mlp(width, mlp_ratio, dropout)
+
+    def forward(self, x: Tensor, text: Tensor, keep: Tensor | None) -> Tensor:
+        query = self.normq(x)
+        x = query + self.attn(query, self.normkv(text), keep)
+        return x + self.mlp(self.norm2(x))
+
+
+def interpolate_positions(table: Tensor, height: int, width: int) -> Tensor:
+    """Stretch a position table (1, G*G, C) to a grid of height x width: (1, height*width, C).
+
+    Bicubic in float32, differentiable, with DINO's offset scale; unchanged at its own size.
+    """
+    side = round(table.shape[1] ** 0.5)
+    if (height, width) == (side, side):
+        return table
+    grid = rearrange(table.float(), "1 (h w) c -> 1 c h w", h=side)
+    scale = ((height + POSITION_OFFSET) / side, (width + POSITION_OFFSET) / side)
+    grid = F.interpolate(grid, scale_factor=scale, mode="bicubic")
+    assert grid.shape[-2:] == (height, width), (grid.shape, height, width)
+    return rearrange(grid, "1 c h w -> 1 (h w) c").to(table.dtype)

@@ -1,0 +1,70 @@
+"""What is hidden, and in which order it is uncovered.
+
+In:    counts, and a `torch.Generator` on the CPU.
+Out:   boolean masks and permutations; True means masked (to be predicted).
+
+Shapes: B samples, N tokens. Source: MaskGIT (arXiv 2202.04200) for the cosine, MAR (2406.11838).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+RATIO_SIGMA = 0.25  # of the truncated normal with mode 1.0 (MAR)
+
+
+def mask_ratios(
+    num: int, distribution: str, min_ratio: float, generator: torch.Generator
+) -> Tensor:
+    """Draw `num` mask ratios in [min_ratio, 1]."""
+    uniform = torch.rand(num, generator=generator, dtype=torch.float64)
+    if distribution == "uniform":
+        return min_ratio + (1 - min_ratio) * uniform
+    if distribution == "cosine":  # the ratios that a cosine schedule passes through
+        return min_ratio + (1 - min_ratio) * torch.cos(math.pi / 2 * uniform)
+    if distribution == "truncated_normal":  # inverse CDF of N(1, 0.25) cut to [min_ratio, 1]
+        low = 0.5 * (1 + math.erf((min_ratio - 1) / RATIO_SIGMA / math.sqrt(2)))
+        quantile = low + (0.5 - low) * uniform
+        return 1 + RATIO_SIGMA * math.sqrt(2) * torch.erfinv(2 * quantile - 1)
+    raise ValueError(
+        f"mask distribution {distribution!r}; allowed: truncated_normal, uniform, cosine"
+    )
+
+
+def random_orders(num: int, num_tokens: int, generator: torch.Generator) -> Tensor:
+    """One random permutation of the tokens a sample: (num, N)."""
+    return torch.rand(num, num_tokens, generator=generator).argsort(dim=1)
+
+
+def draw_masks(
+    num: int,
+    num_tokens: int,
+    generator: torch.Generator,
+    *,
+    distribution: str = "truncated_normal",
+    min_ratio: float = 0.7,
+    per_sample: bool = False,
+) -> Tensor:
+    """Masks (num, N). The first ceil(N * ratio) places of a random order are masked."""
+    ratios = mask_ratios(num if per_sample else 1, distribution, min_ratio, generator)
+    counts = torch.ceil(num_tokens * ratios).clamp(1, num_tokens).long().expand(num)
+    ranks = random_orders(num, num_tokens, generator).argsort(dim=1)
+    return ranks < counts[:, None]
+
+
+def tokens_left(num_masked: int, num_iterations: int) -> list[int]:
+    """Masked tokens after each iteration of the cosine schedule; the last is 0 (MaskGIT).
+
+    `num_masked` is the initial count, so the same schedule serves inpainting (lightgen.md 3.2).
+    """
+    if not 1 <= num_iterations <= num_masked:
+        raise ValueError(
+            f"{num_iterations} iterations for {num_masked} tokens; allowed: 1 to {num_masked}"
+        )
+    left, counts = num_masked, []
+    for step in range(num_iterations - 1):
+        wanted = math.floor(num_masked * math.cos(math.pi / 2 * (step + 1) / num_iterations))
+        left = max(1, min(wanted, left - 1))  # at least one token a step
+        counts.append(left)
+    return [*counts, 0]

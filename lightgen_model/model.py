@@ -1,0 +1,211 @@
+"""LightGen's student: a masked-autoregressive transformer with late text and a diffusion head.
+
+In:    normalised latents (B, c, h, w), T5 states (B, L, E) with their lengths (B,).
+Out:   losses of the masked tokens; or conditions, from which `sampling.py` draws tokens.
+
+Shapes: B samples, N tokens, M masked tokens of a sample at most, L text tokens, C width,
+D token dims, T rows in the head (masked tokens of the batch, times the batch multiplier).
+Source: arXiv 2503.08619; order and sizes as lightgen.md 1.2-1.6.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from lightgen_model.config import ModelConfig
+from lightgen_model.head import DiffusionHead
+from lightgen_model.layers import NORM_EPS, Block, CrossBlock, interpolate_positions
+
+INIT_STD = 0.02
+
+
+class Text(NamedTuple):
+    """Aligned text: what the cross blocks read."""
+
+    states: Tensor  # (B, L, C)
+    keep: Tensor | None  # (B, L), True where a key may be seen; None: everywhere
+
+    def rows(self, index: Tensor | slice) -> "Text":
+        return Text(self.states[index], None if self.keep is None else self.keep[index])
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """One row a masked token and draw."""
+
+    mse: Tensor  # (T,)
+    vb: Tensor  # (T,), zero for a flow head
+    sample: Tensor  # (T,) which sample of the batch the row belongs to
+
+    def per_sample(self, num_samples: int) -> Tensor:
+        """Mean squared error over each sample's masked tokens, (B,). DPO's error."""
+        zeros = self.mse.new_zeros(num_samples)
+        total = zeros.index_add(0, self.sample, self.mse)
+        return total / zeros.index_add(0, self.sample, torch.ones_like(self.mse))
+
+
+class LightGen(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, tokens = config.width, config.grid(config.base_image_size) ** 2
+        shape = (width, config.num_heads, config.mlp_ratio, config.dropout)
+
+        self.encoder_in = nn.Linear(config.token_dim, width)
+        self.encoder_in_norm = nn.LayerNorm(width, NORM_EPS)
+        self.encoder_positions = nn.Parameter(torch.empty(1, tokens, width))
+        self.encoder_blocks = nn.ModuleList(Block(*shape) for _ in range(config.encoder_depth))
+        self.encoder_norm = nn.LayerNorm(width, NORM_EPS)
+
+        self.decoder_in = nn.Linear(width, width)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        self.decoder_positions = nn.Parameter(torch.empty(1, tokens, width))
+        self.decoder_blocks = nn.ModuleList(Block(*shape) for _ in range(config.decoder_depth))
+        self.decoder_norm = nn.LayerNorm(width, NORM_EPS)
+
+        self.text_in = nn.Linear(config.text_width, width)
+        self.text_out = nn.Linear(width, width)
+        self.aligner_blocks = nn.ModuleList(Block(*shape) for _ in range(config.aligner_depth))
+        self.aligner_norm = nn.LayerNorm(width, NORM_EPS)
+        self.null_text = nn.Parameter(torch.empty(1, 1, width))
+
+        self.cross_in = nn.Linear(width, width)
+        self.cross_positions = nn.Parameter(torch.empty(1, tokens, width))
+        self.cross_blocks = nn.ModuleList(CrossBlock(*shape) for _ in range(config.cross_depth))
+        self.cross_norm = nn.LayerNorm(width, NORM_EPS)
+
+        self.head = DiffusionHead(config.head, config.token_dim, width)
+
+    def init_weights(self, generator: torch.Generator) -> "LightGen":
+        """Xavier linears with zero biases; zero modulations and output, so the head starts at 0."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                zero = name.endswith(("modulation", "final.linear"))
+                if zero:
+                    nn.init.zeros_(module.weight)
+                elif ".time_embed." in name:
+                    nn.init.normal_(module.weight, std=INIT_STD, generator=generator)
+                else:
+                    nn.init.xavier_uniform_(module.weight, generator=generator)
+                nn.init.zeros_(module.bias)
+        for name, parameter in self.named_parameters():
+            if name.endswith(("_positions", "mask_token", "null_text")):
+                nn.init.normal_(parameter, std=INIT_STD, generator=generator)
+        return self
+
+    def forward(
+        self,
+        latents: Tensor,
+        states: Tensor,
+        lengths: Tensor,
+        mask: Tensor,
+        *,
+        times: Tensor,
+        noise: Tensor,
+        drop_text: Tensor | None = None,
+    ) -> TokenLosses:
+        """Losses of the masked tokens. `times` (T,) and `noise` (T, D) hold one draw a row.
+
+        T is the number of masked tokens times `head.batch_multiplier`, as `num_draws` tells.
+        """
+        tokens = self.patchify(latents)  # (B, N, D)
+        grid = (latents.shape[2] // self.config.patch_size, latents.shape[3] // self.config.patch_size)
+        hidden = self.decode(self.encode(tokens, mask, grid), mask, grid)  # (B, N, C)
+        text = self.align(states, lengths, drop_text)
+        index, real = gather_index(mask)  # (B, M)
+        conditions = self.condition(hidden, text, index, grid)  # (B, M, C)
+        multiplier = self.config.head.batch_multiplier
+        targets = repeat(take(tokens, index)[real], "t d -> (t k) d", k=multiplier)
+        conditions = repeat(conditions[real], "t c -> (t k) c", k=multiplier)
+        mse, vb = self.head.losses(targets, conditions, times, noise)
+        sample = torch.arange(len(mask), device=mask.device)[:, None].expand_as(real)[real]
+        return TokenLosses(mse, vb, repeat(sample, "t -> (t k)", k=multiplier))
+
+    def num_draws(self, mask: Tensor) -> int:
+        """Rows T that `forward` wants in `times` and `noise` for this mask."""
+        return int(mask.sum()) * self.config.head.batch_multiplier
+
+    def patchify(self, latents: Tensor) -> Tensor:
+        """(B, c, h, w) -> (B, N, D); raster order, channel-major inside a token."""
+        p = self.config.patch_size
+        return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p)
+
+    def unpatchify(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, N, D) -> (B, c, h, w)."""
+        p = self.config.patch_size
+        return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=grid[0], p=p, q=p)
+
+    def encode(self, tokens: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Visible tokens only, (B, V, C); V is the largest visible count of the batch."""
+        index, real = gather_index(~mask)
+        positions = interpolate_positions(self.encoder_positions, *grid)
+        x = self.encoder_in_norm(self.encoder_in(tokens) + positions)
+        x = take(x, index)  # (B, V, C)
+        keep = None if bool(real.all()) else real
+        if index.shape[1]:
+            # A sample with nothing visible attends its padding; its output is never used.
+            keep = None if keep is None else keep | ~keep.any(1, keepdim=True)
+            for block in self.encoder_blocks:
+                x = block(x, keep)
+        return self.encoder_norm(x)
+
+    def decode(self, encoded: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Visible tokens at their places, the mask token elsewhere; no text. (B, N, C)."""
+        x = self.mask_token.expand(len(mask), mask.shape[1], -1).to(encoded.dtype)
+        index, real = gather_index(~mask)
+        rows = torch.arange(len(mask), device=mask.device)[:, None].expand_as(index)
+        x = x.clone()
+        x[rows[real], index[real]] = self.decoder_in(encoded)[real].to(x.dtype)
+        x = x + interpolate_positions(self.decoder_positions, *grid)
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_norm(x)
+
+    def align(self, states: Tensor, lengths: Tensor, drop: Tensor | None = None) -> Text:
+        """T5 states (B, L, E) -> text the cross blocks read; dropped samples get the null text."""
+        keep: Tensor | None = None
+        if not self.config.attend_padding:
+            keep = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+        x = self.text_out(F.gelu(self.text_in(states), approximate="tanh"))
+        for block in self.aligner_blocks:
+            x = block(x, keep)
+        x = self.aligner_norm(x)
+        if drop is not None:
+            # Equal keys make softmax a plain mean, so the repeated null text is one key.
+            x = torch.where(drop[:, None, None], self.null_text.to(x.dtype), x)
+        return Text(x, keep)
+
+    def null(self, num_samples: int) -> Text:
+        """The text of 'no caption': one key (lightgen.md section 0, item 2c)."""
+        return Text(self.null_text.expand(num_samples, -1, -1), None)
+
+    def condition(
+        self, hidden: Tensor, text: Text, index: Tensor, grid: tuple[int, int]
+    ) -> Tensor:
+        """Cross stage for the tokens at `index` (B, M) alone: (B, M, C)."""
+        positions = interpolate_positions(self.cross_positions, *grid)
+        x = take(self.cross_in(hidden) + positions, index)
+        for block in self.cross_blocks:
+            x = block(x, text.states, text.keep)
+        return self.cross_norm(x)
+
+
+def gather_index(chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Places of the chosen tokens, in raster order, padded to the fullest sample.
+
+    (B, N) bool -> index (B, M) and `real` (B, M), False where the index is padding.
+    """
+    counts = chosen.sum(1)
+    most = int(counts.max())
+    index = chosen.logical_not().to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+    real = torch.arange(most, device=chosen.device) < counts[:, None]
+    return index, real
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of x (B, N, C) at index (B, M): (B, M, C)."""
+    return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[-1]))
