@@ -228,7 +228,7 @@ def _rate(rate: float) -> str:
 
 
 def _titled(title: str, body: str) -> str:
-    return f"## {_plain(title)}\n\n{body}" if title else body
+    return f"### {_plain(title)}\n\n{body}" if title else body
 
 
 def _image(title: str, kind: str, data: bytes) -> str:

@@ -32,9 +32,10 @@ GOOD: Colour = (22, 150, 87)
 BAD: Colour = (212, 56, 56)
 
 FRAME = 3  # pixels of colour around a picture
-GAP = 18  # between the columns of a sheet
+GAP = 14  # between the columns of a sheet
 MARGIN = 16
-CAPTION_SIZE, NOTE_SIZE, TITLE_SIZE = 13, 12, 19
+# A sheet is shown at about two thirds of its size in the UI, so type is a little large.
+CAPTION_SIZE, NOTE_SIZE, TITLE_SIZE = 15, 14, 22
 CAPTION_LINES, NOTE_LINES = 3, 2
 
 
@@ -53,7 +54,7 @@ class Cell:
 
 
 def contact_sheet(
-    cells: Sequence[Cell], columns: int = 8, *, title: str = "", cell_pixels: int = 128
+    cells: Sequence[Cell], columns: int = 6, *, title: str = "", cell_pixels: int = 128
 ) -> bytes:
     """One grid of pictures, row by row."""
     return _jpeg(_panel(cells[:MAX_CELLS], columns, title, cell_pixels, LINE))
@@ -65,7 +66,7 @@ def side_by_side(
     right_title: str,
     right_cells: Sequence[Cell],
     *,
-    columns: int = 4,
+    columns: int = 3,
     cell_pixels: int = 128,
 ) -> bytes:
     """Two grids beside each other, such as kept and rejected; `columns` of each."""
@@ -242,7 +243,7 @@ def _line(size: int) -> int:
 
 
 def _title_height() -> int:
-    return _line(TITLE_SIZE) + 18
+    return _line(TITLE_SIZE) + 20
 
 
 def _draw_title(
