@@ -22,7 +22,7 @@ def test_a_layout_holds_what_is_asked_apart_and_inside(spec, seed, size, jitter,
     placed = layout(spec, rng, size, jitter_pixels=jitter, free_placement=free)
     assert len(placed) == sum(thing.count for thing in spec.things)
     for index, one in enumerate(placed):
-        assert MIN_GAP <= min(one.left, one.top)
+        assert min(one.left, one.top) >= MIN_GAP
         assert max(one.left, one.top) + one.size <= size - MIN_GAP
         for other in placed[:index]:
             gaps = abs(one.left - other.left), abs(one.top - other.top)
