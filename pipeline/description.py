@@ -168,12 +168,12 @@ def _page(
     if left_out:
         parts.append(f"*{left_out} more in the run's report: they would make this page too large.*")
     if description.reasons:
-        parts.append(_titled("Why rows were rejected", _table(reasons_grid(description))))
-    parts += [_titled(grid.title, _table(grid)) for grid in description.tables]
+        parts.append(_titled("Why rows were rejected", table(reasons_grid(description))))
+    parts += [_titled(grid.title, table(grid)) for grid in description.tables]
     parts += [_titled(p.title, _image(p.title, "svg+xml", p.svg)) for p in plots]
     if description.facts:
         facts = tuple((name, value) for name, value in description.facts.items())
-        parts.append(_titled("Lineage", _table(Grid("", ("what", "which"), facts))))
+        parts.append(_titled("Lineage", table(Grid("", ("what", "which"), facts))))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -235,18 +235,23 @@ def _image(title: str, kind: str, data: bytes) -> str:
     return f"![{_plain(title)}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
 
 
-def _table(grid: Grid) -> str:
+def table(grid: Grid) -> str:
+    """A table in Markdown; columns of numbers stand on the right."""
     shown = grid.rows[:MAX_TABLE_ROWS]
-    numeric = [
-        bool(shown) and all(_is_number(row[column]) for row in shown)
-        for column in range(len(grid.header))
-    ]
+    numeric = numeric_columns(grid)
     lines = [_row(grid.header), _row(["---:" if right else "---" for right in numeric], mark=True)]
     lines += [_row(row) for row in shown]
     if len(grid.rows) > len(shown):
         rest = f"{len(grid.rows) - len(shown):,} more rows"
         lines.append(_row([rest, *[""] * (len(grid.header) - 1)]))
     return "\n".join(lines)
+
+
+def numeric_columns(grid: Grid) -> list[bool]:
+    return [
+        bool(grid.rows) and all(_is_number(row[column]) for row in grid.rows)
+        for column in range(len(grid.header))
+    ]
 
 
 def _row(cells: Sequence[str], mark: bool = False) -> str:

@@ -108,14 +108,19 @@ def curve_plot(
     return out[0]
 
 
-def score_bars(before: Mapping[str, float], after: Mapping[str, float]) -> bytes:
+def score_bars(
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    *,
+    labels: tuple[str, str] = ("student", "aligned"),
+) -> bytes:
     """Share of correct pictures per task, before and after alignment, with the difference."""
     tasks = [*(task for task in before if task != "mean"), *(["mean"] if "mean" in before else [])]
     with _figure("", "share of correct pictures", height=3.4) as (axes, out):
         places = [float(n) + (0.35 if task == "mean" else 0) for n, task in enumerate(tasks)]
         for offset, values, colour, label in (
-            (-0.19, before, BEFORE, "student"),
-            (0.19, after, AFTER, "aligned"),
+            (-0.19, before, BEFORE, labels[0]),
+            (0.19, after, AFTER, labels[1]),
         ):
             heights = [values.get(task, 0.0) for task in tasks]
             axes.bar([x + offset for x in places], heights, 0.36, color=colour, label=label)
