@@ -8,6 +8,8 @@ An override changes the value it names and no other.
 """
 
 import difflib
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lightgen_model.config import ModelConfig
 
 RUNS = Path(__file__).parent.parent / "infra" / "runs"
+_VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
 
 class Frozen(BaseModel):
@@ -331,7 +334,9 @@ def load_run(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Run
         known = sorted(p.stem for p in RUNS.glob("*.yaml"))
         raise ValueError(f"run {str(run)!r} is not there: {path} (known runs: {known})")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # `${NAME:-default}` is the environment's value: data lies elsewhere on each machine.
+        text = _VARIABLE.sub(lambda m: os.environ.get(m[1]) or m[2], path.read_text("utf-8"))
+        values = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):

@@ -1,0 +1,78 @@
+"""What a person sees of a run in the Prefect UI: a sheet, a table of counts, live progress.
+
+In:    a stage's `Description` and this run's `Timing`.
+Out:   one markdown and one table artifact a stage, a progress artifact for work that takes long.
+Rerun: publishes again from the saved description, so that a cached run shows its pictures too.
+"""
+
+import time
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.logging import get_run_logger
+
+from pipeline.description import Description, Timing
+
+_ARTIFACT_SECONDS = 2.0  # the server handles events at ~20 ms each: no update a batch
+_LOG_SECONDS = 10.0
+
+
+def publish(run: str, description: Description, timing: Timing) -> None:
+    key = f"{run}-{description.stage}"
+    create_markdown_artifact(
+        markdown=description.markdown(timing), key=key, description=description.title
+    )
+    create_table_artifact(
+        table=counts(description, timing), key=f"{key}-counts", description="rows of this stage"
+    )
+
+
+def counts(description: Description, timing: Timing) -> list[dict[str, str]]:
+    """The rows of the counts table: what came in, stayed, left and why, and how fast."""
+    rows = {"in": description.rows_in, "kept": description.kept, "rejected": description.rejected}
+    rows |= {f"rejected: {why}": number for why, number in sorted(description.reasons.items())}
+    rows |= {"made in this run": timing.made, "reused": timing.reused}
+    table = [{"rows": name, "number": f"{number:,}"} for name, number in rows.items()]
+    rate = f"{timing.made / timing.seconds:,.1f}" if timing.made and timing.seconds else "-"
+    table.append({"rows": "seconds in this run", "number": f"{timing.seconds:.1f}"})
+    table.append({"rows": "made a second", "number": rate})
+    return table
+
+
+class Progress:
+    """Told how far a stage is, it keeps a progress artifact and the log up to date."""
+
+    def __init__(self, key: str, total: int, unit: str) -> None:
+        self.key, self.total, self.unit = key, max(total, 1), unit
+        self.started = self.shown = self.logged = time.monotonic()
+        self.first: int | None = None  # where this run began; a resumed one does not begin at 0
+        self.artifact: UUID | None = None
+
+    def __call__(self, done: int, note: str = "") -> None:
+        now = time.monotonic()
+        self.first = done if self.first is None else self.first
+        last = done >= self.total
+        if now - self.shown >= _ARTIFACT_SECONDS or (last and self.artifact):
+            self.shown = now
+            self._show(100 * done / self.total, self.sentence(done, now, note))
+        if now - self.logged >= _LOG_SECONDS:
+            self.logged = now
+            get_run_logger().info(self.sentence(done, now, note))
+
+    def sentence(self, done: int, now: float, note: str = "") -> str:
+        rate = (done - (self.first or 0)) / max(now - self.started, 1e-9)
+        left = f"{(self.total - done) / rate:,.0f} s left" if rate > 0 else "time left unknown"
+        text = f"{done:,} of {self.total:,} {self.unit}, {rate:,.1f}/s, {left}"
+        return f"{text}, {note}" if note else text
+
+    def _show(self, percent: float, sentence: str) -> None:
+        percent = min(percent, 100.0)
+        if self.artifact is None:
+            self.artifact = create_progress_artifact(percent, f"{self.key}-progress", sentence)
+        else:
+            update_progress_artifact(self.artifact, percent, sentence)

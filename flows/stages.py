@@ -1,0 +1,201 @@
+"""How any stage runs as a flow: reuse it or make it, then show it.
+
+In:    a run's name, overrides by dotted path, the manifests above (or none: they are resolved).
+Out:   the stage's manifest and this run's timing as one small JSON value.
+Rerun: the store decides. What `find` returns is reused whole and the flow ends as Cached;
+       otherwise shards that are whole are reused and only the missing ones are made.
+
+Prefect's result cache follows the store and never leads it: where the store has nothing, cached
+results are refreshed.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from prefect import State, task
+from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.artifacts import Progress, publish
+from pipeline import preflight
+from pipeline.config import RunConfig, load_run
+from pipeline.description import RECORD, Description, Timing, description_folder
+from pipeline.tables import Manifest, Shard, Work
+from pipeline.upstream import resolve
+
+Handed: TypeAlias = dict[str, Any]  # what flows give each other: a manifest and a timing, as JSON
+Upstream: TypeAlias = Mapping[str, Manifest]
+
+
+class Stage(Protocol):
+    @property
+    def STAGE(self) -> str: ...  # noqa: N802
+    def find(self, config: RunConfig, upstream: Upstream) -> Manifest | None: ...
+    def describe(
+        self, config: RunConfig, upstream: Upstream, manifest: Manifest
+    ) -> Description: ...
+
+
+class TableStage(Stage, Protocol):
+    def plan(self, config: RunConfig, upstream: Upstream) -> list[Work]: ...
+    def make(
+        self,
+        config: RunConfig,
+        upstream: Upstream,
+        work: Work,
+        progress: Callable[[int], None],
+    ) -> list[Shard]: ...
+    def commit(
+        self, config: RunConfig, upstream: Upstream, shards: Sequence[Shard]
+    ) -> Manifest: ...
+
+
+@dataclass(frozen=True)
+class Call:
+    """One stage in one flow run: its values and what stands above it."""
+
+    stage: Stage
+    config: RunConfig
+    upstream: Upstream
+
+    def key(self, part: str) -> str:
+        """The cache key, also the file name of the result: the stage, its values, its inputs."""
+        sections = preflight.sections_up_to(self.stage.STAGE)
+        blob = json.dumps(
+            [
+                part,
+                self.config.model_dump(mode="json", include=set(sections)),
+                {name: above.content for name, above in sorted(self.upstream.items())},
+            ],
+            sort_keys=True,
+        )
+        readable = re.sub(r"[^A-Za-z0-9.-]+", "-", part)[:48]
+        digest = hashlib.sha256(blob.encode()).hexdigest()[:24]
+        return f"{self.config.name}-{self.stage.STAGE}-{readable}-{digest}"
+
+
+def run_stage(
+    stage: Stage,
+    work: Callable[[Call], tuple[Manifest, int]],
+    run: str,
+    overrides: Mapping[str, Any] | None,
+    upstream: Mapping[str, Handed] | None,
+    force: bool = False,
+) -> State[Handed]:
+    """Reuse or make `stage`, publish what it is, and hand its manifest on."""
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+    started = time.monotonic()
+    config = load_run(run, overrides)
+    preflight.require(config, stage.STAGE)
+    call = Call(stage, config, above(config, stage.STAGE, upstream))
+    found = None if force else stage.find(config, call.upstream)
+    if found is None:
+        preflight.check(config, [stage.STAGE])
+        manifest, made = work(call)
+    else:
+        manifest, made = reuse(call, found), 0
+    description = describe(call, manifest)
+    rows = sum(snapshot.rows for snapshot in manifest.snapshots.values()) or description.rows_in
+    made = min(made, rows)
+    timing = Timing(made=made, reused=rows - made, seconds=time.monotonic() - started)
+    publish(config.name, description, timing)
+    handed = manifest.to_json() | {"timing": asdict(timing)}
+    return Completed(name="Cached" if found else "Completed", data=handed)
+
+
+def above(
+    config: RunConfig, stage: str, upstream: Mapping[str, Handed] | None
+) -> dict[str, Manifest]:
+    """The manifests that the parent handed over or, called alone, those the run has on disk."""
+    if upstream is None:
+        return dict(resolve(config, stage))
+    return {name: manifest_of(handed) for name, handed in upstream.items()}
+
+
+def manifest_of(handed: Handed) -> Manifest:
+    return Manifest.from_json({k: v for k, v in handed.items() if k != "timing"})
+
+
+def reuse(call: Call, found: Manifest) -> Manifest:
+    """Nothing to do: one task, shown as Cached, that holds what the store has."""
+    key = call.key("commit")
+    value, _ = cached("commit", key, found.to_json)
+    if value != found.to_json():  # an older result under the same key
+        cached("commit", key, found.to_json, refresh=True)
+    return found
+
+
+def make_tables(call: Call) -> tuple[Manifest, int]:
+    """Make the missing shards of a stage, a task each, then commit once."""
+    stage: TableStage = call.stage  # type: ignore[assignment]
+    plan = stage.plan(call.config, call.upstream)
+    total = sum(work.rows for work in plan)
+    progress = Progress(f"{call.config.name}-{stage.STAGE}", total, "rows")
+    shards: list[Shard] = []
+    made = done = 0
+    for work in plan:
+        told: list[int] = []
+
+        def tell(rows: int, told: list[int] = told, before: int = done) -> None:
+            told.append(rows)
+            progress(before + rows)
+
+        def body(work: Work = work, tell: Callable[[int], None] = tell) -> list[dict[str, Any]]:
+            return [asdict(s) for s in stage.make(call.config, call.upstream, work, tell)]
+
+        # Always asked, never taken from Prefect: only the store knows whether a shard is whole,
+        # and `make` returns a whole one after checking its sum.
+        values, _ = cached(f"make {work.name}", call.key(work.name), body, refresh=True)
+        new = [Shard(**value) for value in values]
+        shards += new
+        made += sum(shard.rows for shard in new) if told else 0
+        done += work.rows
+    committed: list[Manifest] = []
+
+    def commit() -> dict[str, Any]:
+        committed.append(stage.commit(call.config, call.upstream, shards))
+        return committed[0].to_json()
+
+    cached("commit", call.key("commit"), commit, refresh=True)
+    return committed[0], made
+
+
+def cached(name: str, key: str, body: Callable[[], Any], refresh: bool = False) -> tuple[Any, bool]:
+    """Run `body` as a task whose JSON result is kept under `key`; was it there already?"""
+    state = task(
+        body,
+        name=name,
+        cache_policy=CacheKeyFnPolicy(cache_key_fn=lambda *_: key),
+        persist_result=True,
+        result_serializer="json",
+        refresh_cache=refresh,
+    )(return_state=True)
+    return state.result(), state.name == "Cached"
+
+
+def describe(call: Call, manifest: Manifest) -> Description:
+    """The saved description, or a new one from the tables."""
+    folder = description_folder(Path(call.config.root), call.stage.STAGE, manifest.content)
+    if (folder / RECORD).is_file():
+        return Description.load(folder)
+    description = call.stage.describe(call.config, call.upstream, manifest)
+    description.save(folder)
+    return description
+
+
+def run_name() -> str:
+    """`dpo/tiny dpo.beta=2000`: the deployment and what differs from its named run."""
+    given = flow_run.parameters
+    changes = dict(given.get("overrides") or {})
+    if given.get("beta") is not None:
+        changes["dpo.beta"] = given["beta"]
+    words = [f"{path}={value}" for path, value in changes.items()]
+    return " ".join([f"{flow_run.flow_name}/{Path(str(given.get('run'))).stem}", *words])[:200]

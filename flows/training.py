@@ -1,0 +1,106 @@
+"""The student: its training, its preference pairs, its alignment.
+
+In:    a run and overrides; the manifests of the stages before, or none.
+Out:   each stage's manifest and timing (`flows.stages.Handed`).
+Rerun: a finished checkpoint is reused; an unfinished one continues at its last saved step.
+
+Training is a program of its own (`python -m pipeline.student`), so that it can be many processes
+and can die alone.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import yaml
+from prefect import State, flow
+from prefect.logging import get_run_logger
+from pydantic import Field
+
+from flows.artifacts import Progress
+from flows.dataset import Above, Overrides
+from flows.evaluation import evaluate
+from flows.launch import launch
+from flows.stages import Call, Handed, Stage, above, cached, make_tables, run_name, run_stage
+from pipeline import alignment as dpo_stage
+from pipeline import preferences as preferences_stage
+from pipeline import student as student_stage
+from pipeline.config import load_run
+from pipeline.description import write_whole
+from pipeline.tables import Manifest
+
+
+class TrainingStage(Stage, Protocol):
+    def command(self, config_file: Path, upstream_file: Path) -> list[str]: ...
+
+
+@flow(name="student", flow_run_name=run_name, log_prints=True)
+def student(run: str, overrides: Overrides = None, upstream: Above = None) -> State[Handed]:
+    """Train the student through its resolutions."""
+    return run_stage(student_stage, train, run, overrides, upstream)
+
+
+@flow(name="preferences", flow_run_name=run_name, log_prints=True)
+def preferences(
+    run: str, overrides: Overrides = None, force: bool = False, upstream: Above = None
+) -> State[Handed]:
+    """Pair better with worse pictures of the same caption."""
+    return run_stage(preferences_stage, make_tables, run, overrides, upstream, force)
+
+
+@flow(name="dpo", flow_run_name=run_name, log_prints=True)
+def dpo(
+    run: str,
+    beta: Annotated[float | None, Field(gt=0)] = None,
+    overrides: Overrides = None,
+    upstream: Above = None,
+) -> State[Handed]:
+    """Align the student with DPO; called alone, also evaluate the new checkpoint."""
+    changes = dict(overrides or {})
+    if beta is not None:
+        changes["dpo.beta"] = beta
+    state = run_stage(dpo_stage, train, run, changes, upstream)
+    if upstream is None:
+        config = load_run(run, changes)
+        handed = {name: m.to_json() for name, m in above(config, "dpo", None).items()}
+        handed["dpo"] = state.data
+        evaluate(run=run, overrides=changes, upstream=handed)
+    return state
+
+
+def train(call: Call) -> tuple[Manifest, int]:
+    """Start the stage's program and relay what it says until it ends."""
+    stage: TrainingStage = call.stage  # type: ignore[assignment]
+    folder = Path(call.config.root) / "launches" / call.key("train")
+    folder.mkdir(parents=True, exist_ok=True)
+    values = yaml.safe_dump(call.config.model_dump(mode="json"), sort_keys=False)
+    write_whole(folder / "config.yaml", values.encode())
+    manifests = {name: manifest.to_json() for name, manifest in call.upstream.items()}
+    write_whole(folder / "upstream.json", json.dumps(manifests, indent=1).encode())
+    command = stage.command(folder / "config.yaml", folder / "upstream.json")
+    relay = Relay(f"{call.config.name}-{stage.STAGE}")
+    # Called, not submitted: only the main thread hears a cancellation.
+    cached("train", call.key("train"), lambda: launch(command, relay), refresh=True)
+    manifest = stage.find(call.config, call.upstream)
+    if manifest is None:
+        raise RuntimeError(f"{' '.join(command)} ended well but left no finished checkpoint")
+    cached("commit", call.key("commit"), manifest.to_json, refresh=True)
+    return manifest, relay.steps
+
+
+class Relay:
+    """Turns a training program's lines into log lines and a progress artifact."""
+
+    def __init__(self, key: str) -> None:
+        self.key, self.steps = key, 0
+        self.progress: Progress | None = None
+
+    def __call__(self, line: str) -> None:
+        row: dict[str, Any] = json.loads(line) if line.startswith('{"') else {}
+        if "step" not in row or "steps" not in row:
+            get_run_logger().info(line)
+            return
+        if self.progress is None:
+            self.progress = Progress(self.key, row["steps"], "steps")
+        self.steps = row["step"]
+        self.progress(row["step"], f"loss {row['loss']:.4f}" if "loss" in row else "")

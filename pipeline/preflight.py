@@ -1,0 +1,137 @@
+"""What a machine lacks for a run, found before any work is done and told all at once.
+
+In:    a `RunConfig` and the stages about to run.
+Out:   nothing, or one `ValueError` with a sentence for each thing missing and how to get it.
+Rerun: looks again; nothing is kept. No model library is loaded to find out.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import evaluators, judges, teachers
+from pipeline.config import FeaturesConfig, FileCaptions, RunConfig
+
+# The section of a run's values that each stage reads, in the order of the data.
+SECTIONS = {
+    "captions": "captions",
+    "images": "images",
+    "verdicts": "verdicts",
+    "features": "features",
+    "student": "student",
+    "preferences": "preferences",
+    "dpo": "dpo",
+    "evaluate": "evaluation",
+}
+ON_DEVICE = ("images", "features", "student", "preferences", "dpo", "evaluate")
+MIN_FREE_GIB = 2
+
+
+def sections_up_to(stage: str) -> list[str]:
+    """The stage's own section of values and those before it."""
+    sections = list(SECTIONS.values())
+    return sections[: sections.index(SECTIONS[stage]) + 1]
+
+
+def configured(config: RunConfig, stage: str) -> bool:
+    return getattr(config, SECTIONS[stage]) is not None
+
+
+def require(config: RunConfig, stage: str) -> None:
+    if not configured(config, stage):
+        there = [name for name in SECTIONS if configured(config, name)]
+        raise ValueError(f"run {config.name!r} has no {stage}: it ends with {there[-1]}")
+
+
+def check(config: RunConfig, stages: Sequence[str]) -> None:
+    """Stop here, before any work, when this machine cannot do these stages."""
+    lacking = missing(config, stages)
+    if lacking:
+        lines = "\n".join(f"  {number}. {line}" for number, line in enumerate(lacking, 1))
+        raise ValueError(f"run {config.name!r} cannot start on this machine:\n{lines}")
+
+
+def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
+    """One sentence for each thing that is not there."""
+    lacking = []
+    if config.device == "cuda" and any(stage in ON_DEVICE for stage in stages) and not has_gpu():
+        lacking.append(
+            "device: the run asks for cuda and no NVIDIA GPU is visible (nvidia-smi lists none). "
+            "Use a machine with one, or try the same flows on a CPU: "
+            "prefect deployment run distill/tiny"
+        )
+    if "captions" in stages:
+        lacking += _missing_captions(config)
+    if "images" in stages and config.images:
+        lacking += teachers.missing(config.images.teacher)
+    if "verdicts" in stages and config.verdicts:
+        lacking += judges.missing(config.verdicts.judge)
+    if {"features", "preferences", "evaluate"} & set(stages) and config.features:
+        lacking += _missing_encoders(config.features)
+    if "evaluate" in stages and config.evaluation:
+        for evaluator in config.evaluation.evaluators:
+            lacking += evaluators.missing(evaluator)
+    free = shutil.disk_usage(_existing(Path(config.root))).free / 2**30
+    if free < MIN_FREE_GIB:
+        lacking.append(f"disk: {free:.1f} GiB free at {config.root}, {MIN_FREE_GIB} GiB needed")
+    return lacking
+
+
+def has_gpu() -> bool:
+    """Asks the driver, not torch: importing torch costs seconds."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return False
+    answer = subprocess.run([program, "-L"], capture_output=True, text=True, check=False)
+    return "GPU" in answer.stdout
+
+
+def _missing_captions(config: RunConfig) -> list[str]:
+    lacking = []
+    for index, source in enumerate(config.captions.sources):
+        if isinstance(source, FileCaptions):
+            lacking += [
+                f"captions.sources.{index}.paths: no file matches {path!r} (from {Path.cwd()})"
+                for path in source.paths
+                if not any(Path(Path(path).anchor or ".").glob(path.lstrip("/")))
+            ]
+    return lacking
+
+
+def _missing_encoders(features: FeaturesConfig) -> list[str]:
+    wanted = {
+        "features.autoencoder": (features.autoencoder, features.autoencoder_revision),
+        "features.text_encoder": (features.text_encoder, features.text_encoder_revision),
+    }
+    return [
+        sentence
+        for place, (repository, revision) in wanted.items()
+        if (sentence := missing_weights(place, repository, revision))
+    ]
+
+
+def missing_weights(place: str, repository: str, revision: str | None) -> str:
+    """Empty when `repository` is a folder here or a snapshot in the hub's cache."""
+    if Path(repository).is_dir():
+        return ""
+    if repository.startswith((".", "/", "infra/", "artifacts/")) or repository.count("/") != 1:
+        return f"{place}: the folder {repository} is not there"
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    folder = hub / f"models--{repository.replace('/', '--')}" / "snapshots"
+    if folder.is_dir() and (not revision or (folder / revision).is_dir()):
+        return ""
+    pin = f" --revision {revision}" if revision else ""
+    return (
+        f"{place}: the weights of {repository} are not in the hub cache ({hub}). "
+        f"Get them with: hf download {repository}{pin}"
+    )
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
