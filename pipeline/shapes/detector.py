@@ -27,6 +27,8 @@ RING = 2  # pixels around an object in which the background must show
 MIN_BACKGROUND = 0.7  # share of that ring
 FRAME = 12  # side to which a patch is scaled before it is compared
 
+DETECTOR_VERSION = 1  # raise when any picture may read otherwise
+
 _BACKGROUND = len(COLOURS)
 _OTHER = len(COLOURS) + 1
 

@@ -28,6 +28,7 @@ BACKGROUND = (250, 249, 245)
 MIN_GAP = 2  # pixels between two objects, and between an object and the border
 SUPERSAMPLING = 8
 MAX_TRIES = 10_000
+RENDERER_VERSION = 1  # raise when any pixel changes
 
 
 @dataclass(frozen=True)

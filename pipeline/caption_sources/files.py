@@ -1,0 +1,178 @@
+"""Captions in files: Parquet, JSON lines, TSV by column, text by line.
+
+In:    paths or glob patterns, from the folder the run is started in.
+Out:   one row for every row of the files, in the order of names and lines; a row that cannot be
+       read says why. A file that is not there or empty, or a column that no file has, is a
+       `ValueError` naming it. Files are streamed.
+Rerun: reads again; `fingerprint` is over the files' contents, not their times.
+"""
+
+import glob
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.caption_sources import SourceRow
+from pipeline.config import FileCaptions
+
+UNDECODABLE = "undecodable bytes"
+BROKEN_JSON = "broken JSON"
+NO_CAPTION = "no caption"
+
+
+class FileSource:
+    def __init__(self, config: FileCaptions) -> None:
+        if config.format != "text" and not config.column:
+            raise ValueError(
+                f"captions source {config.name!r}: format {config.format} needs a column"
+            )
+        self.config = config
+        self.name = config.name
+        self.licence = config.licence
+
+    def files(self) -> list[Path]:
+        if lacking := missing_files(self.config):
+            raise ValueError("; ".join(lacking))
+        return [path for pattern in self.config.paths for path in _matches(pattern)]
+
+    def rows(self) -> Iterator[SourceRow]:
+        for path in dict.fromkeys(self.files()):  # two patterns may match one file
+            number = 0
+            for number, row in enumerate(self._rows_of(path), 1):  # noqa: B007
+                yield row
+            if not number:
+                raise ValueError(f"{path} is empty: expected at least one caption")
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self.config.format}:{self.config.column}".encode())
+        for path in dict.fromkeys(self.files()):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"\n{path.name}:{content}".encode())
+        return digest.hexdigest()
+
+    def _rows_of(self, path: Path) -> Iterator[SourceRow]:
+        column = self.config.column or ""
+        match self.config.format:
+            case "text":
+                return _text_rows(path)
+            case "jsonl":
+                return _json_rows(path, column)
+            case "tsv":
+                return _tsv_rows(path, column)
+            case "parquet":
+                return _parquet_rows(path, column)
+
+
+def missing_files(config: FileCaptions) -> list[str]:
+    return [
+        f"captions source {config.name!r}: no file matches {pattern!r} (from {Path.cwd()})"
+        for pattern in config.paths
+        if not _matches(pattern)
+    ]
+
+
+def _matches(pattern: str) -> list[Path]:
+    paths = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+    return [path for path in paths if path.is_file()]
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Place and text of each line; None where its bytes are not UTF-8."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+            try:
+                text = line.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError:
+                text = None
+            yield f"{path.name}:{number}", text
+
+
+def _row(value: object, place: str) -> SourceRow:
+    if not isinstance(value, str) or not value.strip():
+        return SourceRow(None, place, NO_CAPTION)
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        return SourceRow(None, place, UNDECODABLE)  # JSON can spell half a character
+    return SourceRow(value, place)
+
+
+def _text_rows(path: Path) -> Iterator[SourceRow]:
+    for place, line in _lines(path):
+        yield SourceRow(None, place, UNDECODABLE) if line is None else _row(line, place)
+
+
+def _json_rows(path: Path, column: str) -> Iterator[SourceRow]:
+    columns: set[str] = set()
+    for place, line in _lines(path):
+        if line is None:
+            yield SourceRow(None, place, UNDECODABLE)
+            continue
+        value = _json_object(line) if line.strip() else {}
+        if value is None:
+            yield SourceRow(None, place, BROKEN_JSON)
+        else:
+            columns.update(value)
+            yield _row(value.get(column), place)
+    if columns and column not in columns:
+        raise _no_column(path, column, columns)
+
+
+def _json_object(line: str) -> dict[str, object] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):  # also numbers and nesting beyond the parser's limits
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _tsv_rows(path: Path, column: str) -> Iterator[SourceRow]:
+    """The first line names the columns; quotes are letters, as published TSV files have them."""
+    lines = _lines(path)
+    header = next(lines, ("", ""))[1]
+    if header is None:
+        raise ValueError(f"{path}: the header line is not UTF-8")
+    columns = header.split("\t")
+    if header and column not in columns:
+        raise _no_column(path, column, columns)
+    for place, line in lines:
+        if line is None:
+            yield SourceRow(None, place, UNDECODABLE)
+        else:
+            cells = dict(zip(columns, line.split("\t"), strict=False))
+            yield _row(cells.get(column), place)
+
+
+def _parquet_rows(path: Path, column: str) -> Iterator[SourceRow]:
+    if not path.stat().st_size:
+        return
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is not a Parquet file: {error}") from error
+    if column not in file.schema_arrow.names:
+        raise _no_column(path, column, file.schema_arrow.names)
+    kind = file.schema_arrow.field(column).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise ValueError(f"{path}: column {column!r} holds {kind}, expected string")
+    number = 0
+    for batch in file.iter_batches(columns=[column]):
+        # As bytes: one undecodable value must not lose the whole batch.
+        for raw in batch.column(0).cast(pa.large_binary()).to_pylist():
+            number += 1
+            yield _bytes_row(raw, f"{path.name}:{number}")
+
+
+def _bytes_row(raw: bytes | None, place: str) -> SourceRow:
+    try:
+        return _row(raw and raw.decode("utf-8"), place)
+    except UnicodeDecodeError:
+        return SourceRow(None, place, UNDECODABLE)
+
+
+def _no_column(path: Path, column: str, columns: set[str] | list[str]) -> ValueError:
+    return ValueError(f"{path} has no column {column!r}; it has {sorted(columns)}")

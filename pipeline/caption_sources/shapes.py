@@ -1,0 +1,30 @@
+"""Captions of the embedded world's grammar.
+
+In:    how many captions, and a seed.
+Out:   rows, the six tasks in turn; held-out prompts never occur, the same caption may occur twice.
+Rerun: the same values give the same rows.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+from pipeline.caption_sources import SourceRow
+from pipeline.config import ShapesCaptions
+from pipeline.shapes.grammar import GRAMMAR_VERSION, sample_captions
+
+
+class ShapesSource:
+    licence = "MIT"
+
+    def __init__(self, config: ShapesCaptions) -> None:
+        self.config = config
+        self.name = config.name
+
+    def rows(self) -> Iterator[SourceRow]:
+        captions = sample_captions(self.config.num_captions, self.config.seed)
+        for number, caption in enumerate(captions, 1):
+            yield SourceRow(caption, f"{self.name}:{number}")
+
+    def fingerprint(self) -> str:
+        values = f"{GRAMMAR_VERSION}:{self.config.num_captions}:{self.config.seed}"
+        return hashlib.sha256(values.encode()).hexdigest()
