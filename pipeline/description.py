@@ -160,8 +160,9 @@ def _page(
     name = f"{description.stage}/{run}" if run else description.stage
     parts = [
         f"# {_plain(description.title)}",
-        f"`{name}` &nbsp; {summary(description, timing)}",
+        f"`{name}` &nbsp; {rows_line(description)}",
         _image("kept and rejected", "svg+xml", share_bar(description)),
+        work_line(timing) if timing else "",
     ]
     parts += [_titled(p.title, _image(p.title, "jpeg", p.jpeg)) for p in pictures]
     left_out = len(description.pictures) - len(pictures) + len(description.plots) - len(plots)
@@ -177,16 +178,26 @@ def _page(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def summary(description: Description, timing: Timing | None) -> str:
-    """One line of Markdown: rows and, where this run's work is known, time."""
-    parts = [f"**{description.rows_in:,}** rows in", f"**{description.kept:,}** kept"]
-    parts.append(f"**{description.rejected:,}** rejected")
-    if timing is not None:
-        parts += [f"**{timing.made:,}** made", f"**{timing.reused:,}** reused"]
-        parts.append(f"**{timing.seconds:,.1f}** s")
-        if timing.made:
-            parts.append(f"**{_rate(timing.rate)}** rows/s")
-    return " &nbsp;·&nbsp; ".join(parts)
+def rows_line(description: Description) -> str:
+    return _line(
+        f"**{description.rows_in:,}** rows in",
+        f"**{description.kept:,}** kept",
+        f"**{description.rejected:,}** rejected",
+    )
+
+
+def work_line(timing: Timing) -> str:
+    rate = [f"**{_rate(timing.rate)}** rows a second"] if timing.rate else []
+    return _line(
+        f"**{timing.made:,}** made in this run",
+        f"**{timing.reused:,}** reused",
+        f"**{timing.seconds:,.1f}** seconds",
+        *rate,
+    )
+
+
+def _line(*parts: str) -> str:
+    return " &nbsp;·&nbsp; ".join(part.replace(" ", "&nbsp;") for part in parts)
 
 
 def reasons_grid(description: Description) -> Grid:

@@ -9,6 +9,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
@@ -70,10 +71,15 @@ def side_by_side(
     cell_pixels: int = 128,
 ) -> bytes:
     """Two grids beside each other, such as kept and rejected; `columns` of each."""
-    half = MAX_CELLS // 2
+    sides = (left_cells[: MAX_CELLS // 2], right_cells[: MAX_CELLS // 2])
+    texts = [_texts(cells, cell_pixels) for cells in sides]
+    # rows of both sides are equally high: before and after of a caption stand beside each other
+    heights = [
+        max(pair) for pair in zip_longest(*(_heights(each, columns) for each in texts), fillvalue=0)
+    ]
     left, right = (
-        _panel(cells[:half], columns, title, cell_pixels, _agreed_colour(cells))
-        for title, cells in ((left_title, left_cells), (right_title, right_cells))
+        _panel(cells, columns, title, cell_pixels, _agreed_colour(cells), heights)
+        for title, cells in zip((left_title, right_title), sides, strict=True)
     )
     size = (left.width + GAP + right.width, max(left.height, right.height))
     sheet = Image.new("RGB", size, PAPER)
@@ -136,21 +142,17 @@ def shrink(jpeg: bytes, max_bytes: int) -> bytes:
 
 
 def _panel(
-    cells: Sequence[Cell], columns: int, title: str, cell_pixels: int, rule: Colour
+    cells: Sequence[Cell],
+    columns: int,
+    title: str,
+    cell_pixels: int,
+    rule: Colour,
+    row_heights: Sequence[int] = (),
 ) -> Image.Image:
-    """A titled grid; a row is as high as its longest caption."""
+    """A titled grid; a row is as high as its longest caption, or as told."""
     side = cell_pixels + 2 * FRAME
-    texts = [
-        (
-            _wrap(cell.caption, _font(CAPTION_SIZE), side, CAPTION_LINES),
-            _wrap(cell.note, _font(NOTE_SIZE), side, NOTE_LINES),
-        )
-        for cell in cells
-    ]
-    heights = [
-        side + max(map(_text_height, texts[start : start + columns])) + GAP
-        for start in range(0, len(cells), columns)
-    ]
+    texts = _texts(cells, cell_pixels)
+    heights = [side + height + GAP for height in row_heights or _heights(texts, columns)]
     top = MARGIN + (_title_height() if title else 0)
     width = 2 * MARGIN + columns * side + (columns - 1) * GAP
     panel = Image.new("RGB", (width, top + (sum(heights) or 48) - GAP + MARGIN), PAPER)
@@ -169,9 +171,25 @@ def _panel(
     return panel
 
 
-def _text_height(texts: tuple[list[str], list[str]]) -> int:
-    caption, note = texts
-    return 7 + len(caption) * _line(CAPTION_SIZE) + len(note) * _line(NOTE_SIZE)
+def _texts(cells: Sequence[Cell], cell_pixels: int) -> list[tuple[list[str], list[str]]]:
+    """The lines of each cell's caption and note."""
+    width = cell_pixels + 2 * FRAME
+    return [
+        (
+            _wrap(cell.caption, _font(CAPTION_SIZE), width, CAPTION_LINES),
+            _wrap(cell.note, _font(NOTE_SIZE), width, NOTE_LINES),
+        )
+        for cell in cells
+    ]
+
+
+def _heights(texts: Sequence[tuple[list[str], list[str]]], columns: int) -> list[int]:
+    """Pixels of text under each row of pictures."""
+    heights = [
+        7 + len(caption) * _line(CAPTION_SIZE) + len(note) * _line(NOTE_SIZE)
+        for caption, note in texts
+    ]
+    return [max(heights[start : start + columns]) for start in range(0, len(heights), columns)]
 
 
 def _agreed_colour(cells: Sequence[Cell]) -> Colour:
