@@ -129,13 +129,7 @@ def shrink(jpeg: bytes, max_bytes: int) -> bytes:
     """The same picture in at most `max_bytes`: first lower quality, then fewer pixels."""
     if len(jpeg) <= max_bytes:
         return jpeg
-    picture = Image.open(io.BytesIO(jpeg)).convert("RGB")
-    while True:
-        smaller = _jpeg(picture, max_bytes)
-        if len(smaller) <= max_bytes or min(picture.size) < 32:
-            return smaller
-        size = (int(picture.width * 0.8), int(picture.height * 0.8))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    return _jpeg(Image.open(io.BytesIO(jpeg)).convert("RGB"), max_bytes)
 
 
 # --- one panel ----------------------------------------------------------------------------------
@@ -320,12 +314,14 @@ def _prefix(text: str, font: Font, width: float) -> str:
 
 
 def _jpeg(picture: Image.Image, max_bytes: int = MAX_SHEET_BYTES) -> bytes:
-    """The best quality that fits; full colour resolution first, for thin coloured frames."""
-    data = b""
-    for quality, subsampling in ((92, 0), (87, 0), (82, 0), (76, 0), (70, 2), (60, 2), (48, 2)):
-        out = io.BytesIO()
-        picture.save(out, "JPEG", quality=quality, subsampling=subsampling, optimize=True)
-        data = out.getvalue()
-        if len(data) <= max_bytes:
-            break
-    return data
+    """The best quality that fits, and fewer pixels where none does, as for a sheet of noise."""
+    while True:
+        # full colour resolution first, for thin coloured frames
+        for quality, subsampling in ((92, 0), (87, 0), (82, 0), (76, 0), (70, 2), (60, 2), (48, 2)):
+            out = io.BytesIO()
+            # not `optimize=True`: its buffer is a byte a pixel, and pictures of noise outgrow it
+            picture.save(out, "JPEG", quality=quality, subsampling=subsampling)
+            if out.tell() <= max_bytes or min(picture.size) < 32:
+                return out.getvalue()
+        size = (int(picture.width * 0.8), int(picture.height * 0.8))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)

@@ -1,0 +1,77 @@
+import math
+import random
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from pipeline.plots import (
+    MAX_PLOT_BYTES,
+    Series,
+    _smoothed,
+    _thinned,
+    curve_plot,
+    learning_curve,
+    loss_plot,
+    preference_plot,
+    score_bars,
+)
+
+SCORES = {"single_object": 0.9, "counting": 0.5, "mean": 0.7}
+
+
+def noisy(num: int) -> tuple[list[int], list[float]]:
+    rng = random.Random(0)
+    return list(range(num)), [math.exp(-n / 500) + rng.gauss(0.3, 0.1) for n in range(num)]
+
+
+def texts(svg: bytes) -> str:
+    return " ".join("".join(node.itertext()) for node in ElementTree.fromstring(svg).iter())
+
+
+@pytest.mark.parametrize("num", [0, 1, 2, 50, 20_000])
+def test_a_plot_of_any_length_is_small_and_well_formed(num: int) -> None:
+    x, y = noisy(num)
+    for svg in (
+        loss_plot(x, y, marks={num / 2: "128 px"}),
+        curve_plot([Series("one", x, y), Series("two", x, y)], "x", "y", level=0.5),
+        preference_plot(x, y, y, y),
+        learning_curve(x[:30], {"counting": y[:30], "position": y[:30]}),
+    ):
+        assert len(svg) < MAX_PLOT_BYTES
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+
+
+def test_the_same_numbers_give_the_same_bytes() -> None:
+    x, y = noisy(300)
+    assert loss_plot(x, y) == loss_plot(x, y)
+    assert score_bars(SCORES, SCORES) == score_bars(SCORES, SCORES)
+
+
+def test_steps_that_are_no_numbers_are_left_out() -> None:
+    svg = loss_plot([0, 1, 2, 3], [1.0, math.nan, math.inf, 0.5])
+    assert b"nan" not in svg.lower().replace(b"dominan", b"")
+    assert "0.5" in texts(svg)
+
+
+def test_a_log_axis_may_begin_at_step_zero() -> None:
+    assert ElementTree.fromstring(loss_plot(*noisy(500), log_x=True)) is not None
+
+
+def test_bars_show_the_difference_of_each_task() -> None:
+    after = {"single_object": 0.8, "counting": 0.75, "mean": 0.77}
+    words = texts(score_bars(SCORES, after, labels=("student", "aligned")))
+    for expected in ("-0.10", "+0.25", "+0.07", "student", "aligned", "counting"):
+        assert expected in words.replace("−", "-")
+
+
+def test_the_learning_curve_names_its_lines_and_the_mean() -> None:
+    words = texts(learning_curve([0, 10], {"counting": [0, 0.2], "colour_attribution": [0, 0.6]}))
+    assert "mean 0.40" in words
+    assert "colour attribution" in words
+
+
+def test_smoothing_keeps_a_constant_and_thinning_the_last_point() -> None:
+    assert _smoothed([2.0] * 100) == pytest.approx([2.0] * 100)
+    x, y = _thinned(list(range(1001)), list(range(1001)))
+    assert (x[0], x[-1], y[-1]) == (0, 1000, 1000)
+    assert len(x) <= 401
