@@ -73,6 +73,8 @@ class Progress:
     def _show(self, percent: float, sentence: str) -> None:
         percent = min(percent, 100.0)
         if self.artifact is None:
-            self.artifact = create_progress_artifact(percent, f"{self.key}-progress", sentence)
+            artifact = create_progress_artifact(percent, f"{self.key}-progress", sentence)
+            assert isinstance(artifact, UUID)  # a coroutine only inside an async flow
+            self.artifact = artifact
         else:
             update_progress_artifact(self.artifact, percent, sentence)

@@ -16,14 +16,12 @@ from flows.dataset import captions, features, images, verdicts
 from flows.evaluation import evaluate
 from flows.stages import Handed, manifest_of, run_name
 from flows.training import dpo, preferences, student
-from pipeline import preflight
+from pipeline import evaluation, preflight
 from pipeline.config import RunConfig, load_run
-from pipeline.description import Description, Timing, description_folder, write_whole
-from pipeline.report import write_report
-from pipeline.tables import Manifest
+from pipeline.description import Description, Timing, description_folder
+from pipeline.report import build_report, markdown, write_report
 
 STAGES = (captions, images, verdicts, features, student, preferences, dpo, evaluate)
-SHOWN = ("evaluate", "dpo", "student", "images")  # whose pictures the final artifact repeats
 
 
 @flow(name="distill", flow_run_name=run_name, log_prints=True)
@@ -40,7 +38,7 @@ def distill(run: str, overrides: dict[str, Any] | None = None) -> dict[str, Hand
     return handed
 
 
-def report(config: RunConfig, handed: dict[str, Handed]) -> Path:
+def report(config: RunConfig, handed: dict[str, Handed]) -> None:
     """Write the run's report and show its essence in the UI."""
     manifests = {name: manifest_of(value) for name, value in handed.items()}
     timings = {name: Timing(**value["timing"]) for name, value in handed.items()}
@@ -48,32 +46,9 @@ def report(config: RunConfig, handed: dict[str, Handed]) -> Path:
         name: Description.load(description_folder(Path(config.root), name, manifest.content))
         for name, manifest in manifests.items()
     }
-    path = write_report(config, manifests, descriptions, timings)
-    if "evaluate" in descriptions and descriptions["evaluate"].pictures:
-        write_whole(path.parent / "samples.jpg", descriptions["evaluate"].pictures[0].jpeg)
-    page = overview(config, manifests, descriptions).markdown(run=config.name)
-    page += f"\nThe whole report, with every picture: `{path.with_suffix('.html').resolve()}`\n"
-    create_markdown_artifact(page, key=f"{config.name}-report", description="the run's report")
-    get_run_logger().info("report: %s", path.with_suffix(".html"))
-    return path
-
-
-def overview(
-    config: RunConfig, manifests: dict[str, Manifest], descriptions: dict[str, Description]
-) -> Description:
-    """One page over all stages: the scores, the key pictures, what was kept where."""
-    first, last = descriptions["captions"], list(descriptions.values())[-1]
-    shown = [descriptions[name] for name in SHOWN if name in descriptions]
-    facts = {name: f"{m.content[:16]}" for name, m in manifests.items()}
-    return Description(
-        stage="distill",
-        title=f"The run {config.name}",
-        rows_in=first.rows_in,
-        kept=first.kept,
-        rejected=first.rejected,
-        reasons=first.reasons,
-        facts=facts,
-        tables=last.tables,
-        pictures=tuple(picture for d in shown for picture in d.pictures[:1]),
-        plots=tuple(plot for d in shown for plot in d.plots[:1]),
-    )
+    scores = evaluation.scores(config, manifests["evaluate"]) if "evaluate" in manifests else None
+    page = write_report(config, manifests, descriptions, timings, scores)
+    told = build_report(config.name, manifests, descriptions, timings, scores)
+    text = f"{markdown(told, descriptions)}\nEverything on one page: `{page.resolve()}`\n"
+    create_markdown_artifact(text, key=f"{config.name}-report", description="the run's report")
+    get_run_logger().info("report: %s", page)

@@ -84,7 +84,7 @@ class Call:
 
 def run_stage(
     stage: Stage,
-    work: Callable[[Call], tuple[Manifest, int]],
+    work: Callable[[Call], tuple[Manifest, int | None]],
     run: str,
     overrides: Mapping[str, Any] | None,
     upstream: Mapping[str, Handed] | None,
@@ -104,7 +104,7 @@ def run_stage(
         manifest, made = reuse(call, found), 0
     description = describe(call, manifest)
     rows = sum(snapshot.rows for snapshot in manifest.snapshots.values()) or description.rows_in
-    made = min(made, rows)
+    made = rows if made is None else made
     timing = Timing(made=made, reused=rows - made, seconds=time.monotonic() - started)
     publish(config.name, description, timing)
     handed = manifest.to_json() | {"timing": asdict(timing)}
@@ -170,14 +170,14 @@ def make_tables(call: Call) -> tuple[Manifest, int]:
 
 def cached(name: str, key: str, body: Callable[[], Any], refresh: bool = False) -> tuple[Any, bool]:
     """Run `body` as a task whose JSON result is kept under `key`; was it there already?"""
-    state = task(
-        body,
+    run = task(
         name=name,
         cache_policy=CacheKeyFnPolicy(cache_key_fn=lambda *_: key),
         persist_result=True,
         result_serializer="json",
         refresh_cache=refresh,
-    )(return_state=True)
+    )(body)
+    state = run(return_state=True)
     return state.result(), state.name == "Cached"
 
 

@@ -25,13 +25,13 @@ from flows.stages import Call, Handed, Stage, above, cached, make_tables, run_na
 from pipeline import alignment as dpo_stage
 from pipeline import preferences as preferences_stage
 from pipeline import student as student_stage
-from pipeline.config import load_run
+from pipeline.config import RunConfig, load_run
 from pipeline.description import write_whole
 from pipeline.tables import Manifest
 
 
 class TrainingStage(Stage, Protocol):
-    def command(self, config_file: Path, upstream_file: Path) -> list[str]: ...
+    def command(self, config: RunConfig, config_file: Path, upstream_file: Path) -> list[str]: ...
 
 
 @flow(name="student", flow_run_name=run_name, log_prints=True)
@@ -68,7 +68,7 @@ def dpo(
     return state
 
 
-def train(call: Call) -> tuple[Manifest, int]:
+def train(call: Call) -> tuple[Manifest, None]:
     """Start the stage's program and relay what it says until it ends."""
     stage: TrainingStage = call.stage  # type: ignore[assignment]
     folder = Path(call.config.root) / "launches" / call.key("train")
@@ -77,7 +77,7 @@ def train(call: Call) -> tuple[Manifest, int]:
     write_whole(folder / "config.yaml", values.encode())
     manifests = {name: manifest.to_json() for name, manifest in call.upstream.items()}
     write_whole(folder / "upstream.json", json.dumps(manifests, indent=1).encode())
-    command = stage.command(folder / "config.yaml", folder / "upstream.json")
+    command = stage.command(call.config, folder / "config.yaml", folder / "upstream.json")
     relay = Relay(f"{call.config.name}-{stage.STAGE}")
     # Called, not submitted: only the main thread hears a cancellation.
     cached("train", call.key("train"), lambda: launch(command, relay), refresh=True)
@@ -85,14 +85,14 @@ def train(call: Call) -> tuple[Manifest, int]:
     if manifest is None:
         raise RuntimeError(f"{' '.join(command)} ended well but left no finished checkpoint")
     cached("commit", call.key("commit"), manifest.to_json, refresh=True)
-    return manifest, relay.steps
+    return manifest, None  # a training sees all of its rows
 
 
 class Relay:
-    """Turns a training program's lines into log lines and a progress artifact."""
+    """Turns a training program's lines into log lines and a progress artifact a phase."""
 
     def __init__(self, key: str) -> None:
-        self.key, self.steps = key, 0
+        self.key, self.last = key, 0
         self.progress: Progress | None = None
 
     def __call__(self, line: str) -> None:
@@ -100,7 +100,7 @@ class Relay:
         if "step" not in row or "steps" not in row:
             get_run_logger().info(line)
             return
-        if self.progress is None:
+        if self.progress is None or row["step"] < self.last:
             self.progress = Progress(self.key, row["steps"], "steps")
-        self.steps = row["step"]
+        self.last = row["step"]
         self.progress(row["step"], f"loss {row['loss']:.4f}" if "loss" in row else "")

@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import evaluators, judges, teachers
-from pipeline.config import FeaturesConfig, FileCaptions, RunConfig
+from pipeline import caption_sources, evaluators, judges, teachers
+from pipeline.config import FeaturesConfig, RunConfig
 
 # The section of a run's values that each stage reads, in the order of the data.
 SECTIONS = {
@@ -63,9 +63,10 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
             "prefect deployment run distill/tiny"
         )
     if "captions" in stages:
-        lacking += _missing_captions(config)
+        for source in config.captions.sources:
+            lacking += caption_sources.missing(source)
     if "images" in stages and config.images:
-        lacking += teachers.missing(config.images.teacher)
+        lacking += teachers.missing(config.images.teacher, config.images.accept_licence)
     if "verdicts" in stages and config.verdicts:
         lacking += judges.missing(config.verdicts.judge)
     if {"features", "preferences", "evaluate"} & set(stages) and config.features:
@@ -86,18 +87,6 @@ def has_gpu() -> bool:
         return False
     answer = subprocess.run([program, "-L"], capture_output=True, text=True, check=False)
     return "GPU" in answer.stdout
-
-
-def _missing_captions(config: RunConfig) -> list[str]:
-    lacking = []
-    for index, source in enumerate(config.captions.sources):
-        if isinstance(source, FileCaptions):
-            lacking += [
-                f"captions.sources.{index}.paths: no file matches {path!r} (from {Path.cwd()})"
-                for path in source.paths
-                if not any(Path(Path(path).anchor or ".").glob(path.lstrip("/")))
-            ]
-    return lacking
 
 
 def _missing_encoders(features: FeaturesConfig) -> list[str]:

@@ -1,0 +1,95 @@
+"""Where a trained stage keeps its checkpoint, and how a later run finds it again.
+
+In:    a stage's values and the contents of its inputs, by fingerprint.
+Out:   <root>/checkpoints/<stage>-<fingerprint>/: logs and resumable state while it trains, `final/`
+       with the weights, and `manifest.json`, written last.
+Rerun: a folder with a manifest is finished; one without goes on from its state.
+
+Light: neither torch nor a model library is imported.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.description import write_whole
+from pipeline.tables import Manifest
+
+FINAL, MANIFEST, CURVE, SAMPLES = "final", "manifest.json", "curve.jsonl", "samples"
+
+
+@dataclass(frozen=True)
+class TrainingFolder:
+    root: Path
+    stage: str
+    fingerprint: str
+
+    @property
+    def relative(self) -> str:
+        return f"checkpoints/{self.stage}-{self.fingerprint}"
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.relative
+
+    @property
+    def final(self) -> Path:
+        return self.path / FINAL
+
+    def find(self, name: str) -> Manifest | None:
+        """The manifest of a finished training, or None."""
+        path = self.path / MANIFEST
+        if not path.is_file():
+            return None
+        weights = json.loads(path.read_text(encoding="utf-8"))["weights"]
+        return Manifest(self.stage, weights, {}, {name: f"{self.relative}/{FINAL}"})
+
+    def finish(self) -> None:
+        """Say that `final/` is whole."""
+        weights = hashlib.sha256((self.final / "model.safetensors").read_bytes()).hexdigest()
+        write_whole(self.path / MANIFEST, json.dumps({"weights": weights}).encode())
+
+
+def training_folder(
+    config: RunConfig, stage: str, version: int, values: object, inputs: Mapping[str, str]
+) -> TrainingFolder:
+    text = json.dumps([stage, version, values, dict(inputs)], sort_keys=True)
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return TrainingFolder(Path(config.root), stage, fingerprint)
+
+
+def subprocess_command(
+    module: str, num_processes: int, config_file: Path, upstream_file: Path
+) -> list[str]:
+    """`python -m pipeline.<module>`, through torchrun when it is several processes."""
+    launcher = [sys.executable, "-m"]
+    if num_processes > 1:
+        launcher += ["torch.distributed.run", "--nproc-per-node", str(num_processes), "-m"]
+    files = ["--config", str(config_file), "--upstream", str(upstream_file)]
+    return [*launcher, f"pipeline.{module}", *files]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Whole rows of a JSON-lines log; a torn last line (a kill while writing) is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+class Log:
+    """A JSON-lines file of a training. Rows beyond the step it resumes from are dropped."""
+
+    def __init__(self, path: Path, first: int) -> None:
+        self.path = path
+        kept = [row for row in read_rows(path) if row["step"] <= first]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+
+    def write(self, row: Mapping[str, object]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
