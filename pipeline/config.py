@@ -303,7 +303,10 @@ def _features_fit(features: FeaturesConfig, images: ImagesConfig) -> None:
 
 def _student_fits(student: StudentConfig, features: FeaturesConfig) -> None:
     for index, phase in enumerate(student.phases):
-        student.model.grid(phase.image_size)
+        try:
+            student.model.grid(phase.image_size)
+        except ValueError as error:
+            raise ValueError(f"student.phases.{index}.image_size: {error}") from None
         if phase.image_size not in features.image_sizes:
             raise ValueError(
                 f"student.phases.{index}.image_size: {phase.image_size} has no features; "
@@ -341,12 +344,20 @@ def load_run(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Run
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of stages, not {type(values).__name__}")
+    values = _unshared(values)
     for dotted, value in (overrides or {}).items():
         _set(values, dotted, value)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ValueError(_sentences(path, error)) from error
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which a YAML anchor's uses are apart: an override changes one of them."""
+    if isinstance(value, dict):
+        return {key: _unshared(below) for key, below in value.items()}
+    return [_unshared(below) for below in value] if isinstance(value, list) else value
 
 
 def _set(values: Any, dotted: str, value: Any) -> None:
@@ -377,5 +388,38 @@ def _sentences(path: Path, error: ValidationError) -> str:
         place = ".".join(str(step) for step in entry["loc"]) or "run"
         given = entry["input"]
         shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
-        lines.append(f"  {place}: {entry['msg']}{shown}")
+        lines.append(f"  {place}: {entry['msg']}{shown}{_allowed(entry['type'], entry['loc'])}")
     return "\n".join(lines)
+
+
+def _allowed(kind: str, place: tuple[int | str, ...]) -> str:
+    """For a key that does not exist: the nearest one that does, and all of them."""
+    if kind != "extra_forbidden":
+        return ""
+    schema = RunConfig.model_json_schema()
+    nodes = [schema]
+    for step in place[:-1]:
+        # A union's member is a step of its own in pydantic's place; it selects, and goes no deeper.
+        deeper = [below for node in nodes for below in _below(schema, node, step)]
+        tagged = [n for n in nodes if n.get("properties", {}).get("kind", {}).get("const") == step]
+        nodes = deeper or tagged or nodes
+    known = sorted({name for node in nodes for name in node.get("properties", {})})
+    close = difflib.get_close_matches(str(place[-1]), known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"; {hint}known here: {', '.join(known)}"
+
+
+def _below(schema: dict[str, Any], node: dict[str, Any], step: int | str) -> list[dict[str, Any]]:
+    """The mappings that a JSON schema's node can hold under `step`, references followed."""
+    found: list[dict[str, Any]] = []
+    todo = [
+        node.get("items", {}) if isinstance(step, int) else node.get("properties", {}).get(step)
+    ]
+    while todo:
+        part = todo.pop() or {}
+        todo += [*part.get("anyOf", []), *part.get("oneOf", [])]
+        if "$ref" in part:
+            todo.append(schema["$defs"][part["$ref"].rsplit("/", 1)[1]])
+        if "properties" in part or "items" in part:
+            found.append(part)
+    return found
