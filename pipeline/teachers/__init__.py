@@ -58,6 +58,6 @@ def missing(config: TeacherConfig, accept_licence: str | None = None) -> list[st
     """What this machine or this run lacks for the teacher, one sentence each."""
     if not isinstance(config, DiffusersTeacher):
         return []
-    from pipeline.teachers.diffusers import missing_for
+    from pipeline.teachers.requirements import missing_for
 
     return missing_for(config, accept_licence)
