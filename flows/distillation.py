@@ -6,7 +6,7 @@ Rerun: every stage that is there already is reused; see `flows.stages`.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
@@ -32,15 +32,17 @@ def distill(run: str, overrides: dict[str, Any] | None = None) -> dict[str, Hand
     preflight.check(config, [stage.name for stage in stages])
     handed: dict[str, Handed] = {}
     for stage in stages:
-        # Handing the values on is what draws the arrows between the stages in the UI.
-        handed[stage.name] = stage(run=run, overrides=overrides, upstream=dict(handed))
+        # Handing the values on is what draws the arrows between the stages in the UI. Prefect
+        # gives a flow's caller the data of the state that the flow returned.
+        done = stage(run=run, overrides=overrides, upstream=dict(handed))
+        handed[stage.name] = cast(Handed, done)
     report(config, handed)
     return handed
 
 
 def report(config: RunConfig, handed: dict[str, Handed]) -> None:
     """Write the run's report and show its essence in the UI."""
-    manifests = {name: manifest_of(value) for name, value in handed.items()}
+    manifests = {name: manifest_of(config, value) for name, value in handed.items()}
     timings = {name: Timing(**value["timing"]) for name, value in handed.items()}
     descriptions = {
         name: Description.load(description_folder(Path(config.root), name, manifest.content))

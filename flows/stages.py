@@ -1,7 +1,7 @@
 """How any stage runs as a flow: reuse it or make it, then show it.
 
 In:    a run's name, overrides by dotted path, the manifests above (or none: they are resolved).
-Out:   the stage's manifest and this run's timing as one small JSON value.
+Out:   where the stage's manifest is and this run's timing, as one small JSON value.
 Rerun: the store decides. What `find` returns is reused whole and the flow ends as Cached;
        otherwise shards that are whole are reused and only the missing ones are made.
 
@@ -27,11 +27,17 @@ from prefect.states import Completed
 from flows.artifacts import Progress, publish
 from pipeline import preflight
 from pipeline.config import RunConfig, load_run
-from pipeline.description import RECORD, Description, Timing, description_folder
+from pipeline.description import (
+    RECORD,
+    Description,
+    Timing,
+    description_folder,
+    write_whole,
+)
 from pipeline.tables import Manifest, Shard, Work
 from pipeline.upstream import resolve
 
-Handed: TypeAlias = dict[str, Any]  # what flows give each other: a manifest and a timing, as JSON
+Handed: TypeAlias = dict[str, Any]  # what flows give each other: which manifest, in JSON
 Upstream: TypeAlias = Mapping[str, Manifest]
 
 
@@ -107,7 +113,7 @@ def run_stage(
     made = rows if made is None else made
     timing = Timing(made=made, reused=rows - made, seconds=time.monotonic() - started)
     publish(config.name, description, timing)
-    handed = manifest.to_json() | {"timing": asdict(timing)}
+    handed = hand_on(config, manifest, timing)
     return Completed(name="Cached" if found else "Completed", data=handed)
 
 
@@ -117,11 +123,30 @@ def above(
     """The manifests that the parent handed over or, called alone, those the run has on disk."""
     if upstream is None:
         return dict(resolve(config, stage))
-    return {name: manifest_of(handed) for name, handed in upstream.items()}
+    return {name: manifest_of(config, handed) for name, handed in upstream.items()}
 
 
-def manifest_of(handed: Handed) -> Manifest:
-    return Manifest.from_json({k: v for k, v in handed.items() if k != "timing"})
+def hand_on(config: RunConfig, manifest: Manifest, timing: Timing | None = None) -> Handed:
+    """A flow's parameters must stay small (512 KB), a manifest lists every shard: it is a file."""
+    text = json.dumps(manifest.to_json(), sort_keys=True, indent=1)
+    name = f"{manifest.stage}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    path = Path(config.root) / "manifests" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.encode())
+    return {
+        "manifest": name,
+        "tables": {
+            key: {"table": each.table, "version": each.version, "rows": each.rows}
+            for key, each in manifest.snapshots.items()
+        },
+        "checkpoints": manifest.checkpoints,
+        "timing": asdict(timing) if timing else None,
+    }
+
+
+def manifest_of(config: RunConfig, handed: Handed) -> Manifest:
+    path = Path(config.root) / "manifests" / f"{handed['manifest']}.json"
+    return Manifest.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
 def reuse(call: Call, found: Manifest) -> Manifest:

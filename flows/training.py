@@ -10,7 +10,7 @@ and can die alone.
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, cast
 
 import yaml
 from prefect import State, flow
@@ -21,7 +21,17 @@ from flows.artifacts import Progress
 from flows.dataset import Above, Overrides
 from flows.evaluation import evaluate
 from flows.launch import launch
-from flows.stages import Call, Handed, Stage, above, cached, make_tables, run_name, run_stage
+from flows.stages import (
+    Call,
+    Handed,
+    Stage,
+    above,
+    cached,
+    hand_on,
+    make_tables,
+    run_name,
+    run_stage,
+)
 from pipeline import alignment as dpo_stage
 from pipeline import preferences as preferences_stage
 from pipeline import student as student_stage
@@ -62,8 +72,8 @@ def dpo(
     state = run_stage(dpo_stage, train, run, changes, upstream)
     if upstream is None:
         config = load_run(run, changes)
-        handed = {name: m.to_json() for name, m in above(config, "dpo", None).items()}
-        handed["dpo"] = state.data
+        handed = {name: hand_on(config, m) for name, m in above(config, "dpo", None).items()}
+        handed["dpo"] = cast(Handed, state.data)
         evaluate(run=run, overrides=changes, upstream=handed)
     return state
 

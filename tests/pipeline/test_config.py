@@ -1,0 +1,100 @@
+"""Overrides change what they name and nothing else; wrong values name themselves."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import RUNS, load_run
+
+
+def test_an_override_changes_one_value() -> None:
+    plain, changed = load_run("tiny"), load_run("tiny", {"dpo.beta": 7})
+    assert plain.dpo
+    assert changed.dpo
+    assert changed.dpo.beta == 7
+    assert changed.model_copy(update={"dpo": plain.dpo}) == plain
+
+
+def test_an_override_does_not_reach_through_an_anchor() -> None:
+    plain, changed = load_run("tiny"), load_run("tiny", {"evaluation.sampling.guidance": 9})
+    assert changed.evaluation
+    assert changed.evaluation.sampling.guidance == 9
+    assert changed.preferences == plain.preferences
+
+
+def test_an_override_reaches_into_lists() -> None:
+    changed = load_run("tiny", {"student.phases.0.steps": 3})
+    assert changed.student
+    assert changed.student.phases[0].steps == 3
+
+
+def test_a_path_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTGEN_DATA", "/elsewhere")
+    sources = load_run("real").captions.sources
+    assert sources[0].paths == ("/elsewhere/captions/dpg_bench.jsonl",)  # type: ignore[union-attr]
+    monkeypatch.delenv("LIGHTGEN_DATA")
+    sources = load_run("real").captions.sources
+    assert sources[0].paths == ("../shared/data/captions/dpg_bench.jsonl",)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"dpo.bta": 3}, ["dpo.bta", "got 3", "did you mean 'beta'", "checkpoint_every, "]),
+        ({"dopo.beta": 3}, ["'dopo.beta'", "did you mean 'dpo'"]),
+        ({"student.phases.9.steps": 3}, ["'student.phases.9.steps'", "no '9'"]),
+        ({"dpo.beta": "much"}, ["dpo.beta", "number", "'much'"]),
+        ({"dpo.beta": 0}, ["dpo.beta", "greater than 0", "got 0"]),
+        ({"captions.sources.0.num_captions": 1.5}, ["num_captions", "integer", "1.5"]),
+        ({"device": "tpu"}, ["device", "'cpu' or 'cuda'", "'tpu'"]),
+        ({"images.teacher.kind": "painter"}, ["images.teacher", "'painter'", "'shapes'"]),
+        ({"student.phases.0.image_size": 72}, ["student.phases.0.image_size", "72", "16"]),
+        ({"student.phases.0.image_size": 256}, ["256 has no features", "[64, 128]"]),
+        ({"features.image_sizes": [64, 512]}, ["features.image_sizes", "512", "128"]),
+        ({"evaluation.sampling.num_iterations": 17}, ["evaluation", "17 steps", "16 tokens"]),
+        ({"preferences.sampling.num_iterations": 17}, ["preferences", "17 steps", "16 tokens"]),
+        ({"student.model.width": 65}, ["width 65", "num_heads 4"]),
+        ({"student.model.text_length": 9}, ["text_length", "9", "16"]),
+        ({"verdicts": None}, ["verdicts: missing"]),
+        ({"name": "Tiny Run"}, ["name", "'Tiny Run'"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_value_names_place_value_and_what_is_allowed(
+    overrides: dict[str, Any], words: list[str], small_run: Path
+) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        load_run(small_run, overrides)
+    missing = [word for word in words if word not in str(caught.value)]
+    assert missing == [], str(caught.value)
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> Path:
+    """The tiny run with sizes that these cases can count on."""
+    values = yaml.safe_load((RUNS / "tiny.yaml").read_text("utf-8"))
+    values["images"]["image_sizes"] = values["features"]["image_sizes"] = [64, 128]
+    values["images"].pop("max_captions", None)
+    values["student"]["model"] |= {"width": 64, "num_heads": 4, "text_length": 16}
+    values["features"]["text_length"] = 16
+    for stage in ("preferences", "evaluation"):
+        values[stage]["image_size"] = 64
+        values[stage]["sampling"] = {"num_iterations": 8}
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_an_unknown_run_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"'huge'.*known runs: .*'tiny'"):
+        load_run("huge")
+
+
+@pytest.mark.parametrize("text", [b"name: [", b"\xff\xfe\x00", b"just words", b""])
+def test_a_file_that_is_no_run_is_named(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(text)
+    with pytest.raises(ValueError, match=r"broken\.yaml"):
+        load_run(path)
