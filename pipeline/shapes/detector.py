@@ -25,6 +25,7 @@ MAX_ASPECT = 1.5
 MIN_OVERLAP = 0.72  # intersection over union with the shape
 RING = 2  # pixels around an object in which the background must show
 MIN_BACKGROUND = 0.7  # share of that ring
+MIN_PICTURE_BACKGROUND = 0.25  # share of the whole picture; four packed objects leave 0.4
 FRAME = 12  # side to which a patch is scaled before it is compared
 
 DETECTOR_VERSION = 1  # raise when any picture may read otherwise
@@ -40,8 +41,10 @@ def detect(image: NDArray[np.uint8] | Image.Image) -> list[Found]:
         raise ValueError(f"expected (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
     bins = (pixels >> 3).astype(np.intp)
     colours = _nearest_colours()[bins[..., 0], bins[..., 1], bins[..., 2]]
-    counts = np.bincount(colours.ravel(), minlength=len(COLOURS))
-    found = []
+    counts = np.bincount(colours.ravel(), minlength=_OTHER + 1)
+    found: list[Found] = []
+    if counts[_BACKGROUND] < MIN_PICTURE_BACKGROUND * colours.size:
+        return found
     for index in range(len(COLOURS)):
         if counts[index] >= MIN_SIDE * MIN_SIDE // 3:
             found.extend(_of_colour(colours, index))
