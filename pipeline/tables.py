@@ -73,6 +73,10 @@ class Snapshot:
     rows: int
     shards: tuple[Shard, ...]
 
+    @property
+    def label(self) -> str:
+        return f"{self.table} @ version {self.version}"
+
     @staticmethod
     def from_json(values: dict[str, Any]) -> "Snapshot":
         return Snapshot(**values | {"shards": tuple(Shard(**shard) for shard in values["shards"])})
@@ -305,7 +309,45 @@ def read(
     check: bool = True,
 ) -> pa.Table:
     """Rows in the order of the shards, after comparing the checksums of the files read."""
-    root, path = Path(root), _table_path(Path(root), snapshot.table)
+    fragments, schema = _fragments(Path(root), snapshot, columns, shards, check)
+    if not fragments:
+        return schema.empty_table()
+    return pa.concat_tables([f.to_table(columns=schema.names) for f in fragments]).cast(schema)
+
+
+def batches(
+    root: Path | str,
+    snapshot: Snapshot,
+    columns: Sequence[str] | None = None,
+    shards: Sequence[str] | None = None,
+) -> Iterator[pa.Table]:
+    """The rows of `read` in pieces, for columns too wide to hold at once."""
+    fragments, schema = _fragments(Path(root), snapshot, columns, shards, check=True)
+    for fragment in fragments:
+        for batch in fragment.to_batches(columns=schema.names, batch_size=CHUNK_ROWS):
+            yield pa.Table.from_batches([batch]).cast(schema)
+
+
+def take(
+    root: Path | str, snapshot: Snapshot, rows: Sequence[int], columns: Sequence[str]
+) -> pa.Table:
+    """A few rows by number, in the order asked for."""
+    ordered = sorted(set(rows))  # several times faster than any other order
+    dataset = _open(_table_path(Path(root), snapshot.table), snapshot.version)
+    if not ordered:
+        return pa.schema([dataset.schema.field(name) for name in columns]).empty_table()
+    place = {row: number for number, row in enumerate(ordered)}
+    table = dataset.take(ordered, columns=list(columns))
+    return table.take(pa.array([place[row] for row in rows], pa.int64()))
+
+
+def _fragments(
+    root: Path,
+    snapshot: Snapshot,
+    columns: Sequence[str] | None,
+    shards: Sequence[str] | None,
+    check: bool,
+) -> tuple[list[Any], pa.Schema]:
     chosen = [s for s in snapshot.shards if shards is None or s.name in shards]
     if shards is not None and len(chosen) != len(set(shards)):
         unknown = sorted(set(shards) - {shard.name for shard in chosen})
@@ -314,15 +356,12 @@ def read(
         file = data_file(root, snapshot.table, shard.name)
         if damage := _damage(file, shard, check=check):
             raise TableDamaged(f"{file} {damage}; run its stage again with force=true")
-    dataset = _open(path, snapshot.version)
+    dataset = _open(_table_path(root, snapshot.table), snapshot.version)
     wanted = {f"{shard.name}.lance": number for number, shard in enumerate(chosen)}
     fragments = [f for f in dataset.get_fragments() if f.data_files()[0].path in wanted]
     fragments.sort(key=lambda fragment: wanted[fragment.data_files()[0].path])
     names = list(columns) if columns is not None else dataset.schema.names
-    schema = pa.schema([dataset.schema.field(name) for name in names])
-    if not fragments:
-        return schema.empty_table()
-    return pa.concat_tables([f.to_table(columns=names) for f in fragments]).cast(schema)
+    return fragments, pa.schema([dataset.schema.field(name) for name in names])
 
 
 def verify(root: Path | str, snapshot: Snapshot) -> list[str]:

@@ -28,9 +28,11 @@ from pipeline.tables import (
     TableDamaged,
     TableFolder,
     Work,
+    batches,
     data_file,
     digest,
     read,
+    take,
     verify,
 )
 
@@ -93,6 +95,20 @@ def test_rows_come_back_in_order_by_column_and_by_shard(tmp_path):
     assert part.column_names == ["key"]
     assert part["key"][0].as_py() == f"row {ROWS}"
     assert len(part) == 2 * ROWS
+
+
+def test_pieces_and_picked_rows_are_those_of_the_whole(tmp_path):
+    snapshot = fill(tmp_path, 3)
+    pieces = list(batches(tmp_path, snapshot, ["key", "bits"], ["shard2"]))
+    assert max(map(len, pieces)) <= 256
+    whole = read(tmp_path, snapshot, ["key", "bits"])
+    assert pa.concat_tables(pieces).equals(whole.slice(2 * ROWS))
+    assert take(tmp_path, snapshot, [900, 3, 900], ["key"])["key"].to_pylist() == [
+        "row 900",
+        "row 3",
+        "row 900",
+    ]
+    assert len(take(tmp_path, snapshot, [], ["key"])) == 0
 
 
 def test_a_rerun_reads_nothing_and_adds_nothing(tmp_path):
