@@ -12,6 +12,11 @@ if [ "$free_kib" -lt $((2 * 1024 * 1024)) ]; then
   exit 1
 fi
 
+command -v curl > /dev/null || {
+  say "curl is needed to ask the Prefect server whether it is up; install it."
+  exit 1
+}
+
 start_server
 start_worker
 say "Registering the deployments ..."

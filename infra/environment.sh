@@ -38,6 +38,7 @@ fi
 
 # uv reads nothing of pip's configuration: hand over where else wheels lie.
 links="${PIP_FIND_LINKS:-$("$python" -m pip config get global.find-links 2>/dev/null || true)}"
+bash infra/down.sh  # a worker must not go on in an environment that is taken from under it
 say "Making .venv from $lock ..."
 rm -f "$stamp"
 if uv --version >/dev/null 2>&1; then

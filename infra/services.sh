@@ -19,7 +19,9 @@ say() { printf '%s\n' "$*" >&2; }
 alive() {
   local pid
   pid=$(cat "$state/$1.pid" 2>/dev/null) || return 1
-  kill -0 "$pid" 2>/dev/null && ps -o args= -p "$pid" | grep -q "prefect $1 start"
+  kill -0 "$pid" 2>/dev/null || return 1
+  { tr '\0' ' ' < "/proc/$pid/cmdline" 2>/dev/null || ps -o args= -p "$pid"; } |
+    grep -q "prefect $1 start"
 }
 
 # launch NAME COMMAND...: in the background, logged, its own process group. Job control (-m)
