@@ -12,6 +12,9 @@ from torch import Tensor, nn
 NORM_EPS = 1e-6
 # DINO's interpolation offset: the scale (side + 0.1) / base, not the size, sets the sample points.
 POSITION_OFFSET = 0.1
+# Scores a head below which plain matmuls beat the fused CPU kernel, whose backward pass is five
+# times slower on 16 tokens (`tests/benchmarks/attention.py`).
+SHORT_ATTENTION = 64 * 64
 
 
 class Mlp(nn.Module):
@@ -32,7 +35,14 @@ def attend(
 ) -> Tensor:
     """Softmax attention over heads. `keep` (B, S) is True where a key may be seen."""
     mask = None if keep is None else rearrange(keep, "b s -> b 1 1 s")
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    short = query.shape[2] * key.shape[2] <= SHORT_ATTENTION
+    if short and query.device.type == "cpu":
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        out = F.dropout(scores.softmax(-1), dropout) @ value
+    else:
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     return rearrange(out, "b h n d -> b n (h d)")
 
 

@@ -83,11 +83,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 class Log:
-    """A JSON-lines file of a training. Rows beyond the step it resumes from are dropped."""
+    """A JSON-lines file of a training. Rows beyond where it resumes are dropped."""
 
-    def __init__(self, path: Path, first: int) -> None:
+    def __init__(self, path: Path, first: int, key: str = "step") -> None:
         self.path = path
-        kept = [row for row in read_rows(path) if row["step"] <= first]
+        kept = [row for row in read_rows(path) if row[key] <= first]
         path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
     def write(self, row: Mapping[str, object]) -> None:

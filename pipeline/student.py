@@ -6,32 +6,32 @@ Out:   checkpoints/student-<fingerprint>/final (averaged weights), and beside it
        `samples/step-*.png`.
 Rerun: nothing when it is there for these values and inputs; else goes on at the last saved step.
 
-Flips are never applied: a mirrored picture makes "left of" a lie (lightgen.md 2.3). Torch is
-loaded by `python -m pipeline.student` alone; what a flow asks for (find, command) is light.
+This file is light, for the flow; the training itself is `python -m pipeline.pretraining`.
 """
 
-import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from pipeline.config import RunConfig, StudentConfig
-from pipeline.description import Description, Picture, Plot
-from pipeline.pictures import Cell, steps_sheet
-from pipeline.plots import learning_curve, loss_plot
-from pipeline.runs import (
+from PIL import Image
+
+from pipeline.checkpoints import (
+    CURVE,
+    SAMPLES,
     TrainingFolder,
     read_rows,
     subprocess_command,
-    trained_manifest,
     training_folder,
 )
+from pipeline.config import RunConfig, StudentConfig, load_run
+from pipeline.description import Description, Picture, Plot
+from pipeline.pictures import Cell, steps_sheet
+from pipeline.plots import learning_curve, loss_plot
 from pipeline.tables import Manifest
 
 STAGE = "student"
 VERSION = 1
 CHECKPOINT = "student"
-NUM_SHOWN = 8  # pictures a row of the sample sheet
 
 
 def slice_of(config: StudentConfig) -> dict[str, object]:
@@ -48,13 +48,14 @@ def folder(config: RunConfig, upstream: Mapping[str, Manifest]) -> TrainingFolde
 
 
 def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None:
-    return trained_manifest(config, folder(config, upstream))
+    return folder(config, upstream).find(CHECKPOINT)
 
 
-def command(config: RunConfig, config_file: Path, upstream_file: Path) -> list[str]:
+def command(config_file: Path, upstream_file: Path) -> list[str]:
     """The process that trains; the flow starts it and reads its log."""
-    assert config.student is not None
-    return subprocess_command("student", config.student.num_processes, config_file, upstream_file)
+    student = load_run(config_file).student
+    assert student is not None
+    return subprocess_command("pretraining", student.num_processes, config_file, upstream_file)
 
 
 def describe(
@@ -68,19 +69,7 @@ def describe(
         for name, snapshot in upstream["features"].snapshots.items()
         if name.startswith("features")
     )
-    log, marks, offset = [], {}, 0
-    for index, phase in enumerate(config.student.phases):
-        marks[float(offset)] = f"{phase.image_size} px"
-        for row in read_rows(place.path / phase_name(index, phase.image_size) / "log.jsonl"):
-            log.append((offset + row["step"], row["loss"]))
-        offset += phase.steps
-    curve = read_rows(place.path / "curve.jsonl")
-    plots = [Plot("Training loss", loss_plot(*zip(*log, strict=True), marks=marks))] if log else []
-    if curve:
-        tasks = {task: [row["scores"][task] for row in curve] for task in curve[0]["scores"]}
-        plots.append(
-            Plot("Learning curve", learning_curve([row["samples"] for row in curve], tasks))
-        )
+    curve = read_rows(place.path / CURVE)
     return Description(
         stage=STAGE,
         title="Student",
@@ -93,30 +82,50 @@ def describe(
             "steps": " + ".join(f"{p.steps} at {p.image_size} px" for p in config.student.phases),
             "features": upstream["features"].content,
         },
-        plots=tuple(plots),
-        pictures=_sample_sheets(place.path, curve),
+        plots=(_loss(config.student, place.path), *_curve(curve)),
+        pictures=_sheet(place.path, curve),
     )
 
 
-def _sample_sheets(place: Path, curve: list[dict[str, object]]) -> tuple[Picture, ...]:
-    rows = [
-        (f"{row['samples']:,} seen, {row['image_size']} px", cells)
-        for row in curve
-        if (cells := _cells(place / "samples" / f"{row['name']}.png", row["prompts"]))
-    ]
-    return (Picture("Samples by step", steps_sheet(rows)),) if rows else ()
+def _loss(student: StudentConfig, place: Path) -> Plot:
+    steps, losses, marks, offset = [], [], {}, 0
+    for index, phase in enumerate(student.phases):
+        marks[float(offset)] = f"{phase.image_size} px"
+        for row in read_rows(place / phase_name(index, phase.image_size) / "log.jsonl"):
+            steps.append(float(offset + row["step"]))
+            losses.append(row["loss"])
+        offset += phase.steps
+    return Plot("Training loss", loss_plot(steps, losses, marks=marks))
 
 
-def _cells(strip: Path, prompts: object) -> list[Cell]:
-    """Cut a strip of square pictures into cells with their prompts."""
-    assert isinstance(prompts, list)
-    if not strip.is_file():
-        return []
+def _curve(curve: list[dict[str, Any]]) -> tuple[Plot, ...]:
+    if not curve:
+        return ()
+    tasks = {task: [row["scores"][task] for row in curve] for task in curve[0]["scores"]}
+    plot = learning_curve([row["samples"] for row in curve], tasks)
+    return (Plot("Learning curve", plot),)
+
+
+def _sheet(place: Path, curve: list[dict[str, Any]]) -> tuple[Picture, ...]:
+    """A row a look at the student while it learned: the same prompts and seeds each time."""
+    rows = []
+    for row in curve:
+        strip = place / SAMPLES / row["strip"]
+        if strip.is_file():
+            label = f"{row['samples']:,} seen, {row['image_size']} px"
+            rows.append((label, _cells(strip)))
+    if not rows:
+        return ()
+    return (Picture("Samples by step", steps_sheet(curve[0]["prompts"], rows)),)
+
+
+def _cells(strip: Path) -> list[Cell]:
+    """Cut a strip of square pictures into cells."""
     with Image.open(strip) as picture:
         side = picture.height
         return [
-            Cell(picture.crop((n * side, 0, (n + 1) * side, side)).copy(), prompt)
-            for n, prompt in enumerate(prompts)
+            Cell(picture.crop((n * side, 0, (n + 1) * side, side)).copy())
+            for n in range(picture.width // side)
         ]
 
 
