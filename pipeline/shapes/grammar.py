@@ -20,14 +20,27 @@ COLOURS = ("red", "green", "blue", "yellow", "purple", "black")
 RELATIONS = ("left of", "right of", "above", "below")
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COUNTS = {"two": 2, "three": 3, "four": 4}
-FRONTS = ("", "a photo of ", "a picture of ", "a drawing of ", "an image of ", "a sketch of ")
-BACKS = ("", " on a plain background", " on a white background", " on white paper")
+# Many ways to say the same, so that even the task of four scenes has hundreds of captions.
+FRONTS = (
+    "",
+    *(f"a {kind} of " for kind in ("photo", "picture", "drawing", "sketch", "painting", "print")),
+    *(f"a {kind} with " for kind in ("card", "poster", "sign", "page", "sticker", "tile")),
+    "an image of ",
+)
+BACKS = (
+    "",
+    *(f" on {tone} {ground}" for tone in ("white", "plain") for ground in ("paper", "cloth")),
+    *(f" on a {tone} {ground}" for tone in ("white", "plain") for ground in ("background", "wall")),
+    " on paper",
+    " on a page",
+    " in a book",
+)
 
 COLOURED_SHARE = 0.25  # of counting and position, which GenEval itself asks without colours
 HELD_OUT_CAPTIONS = 0.2  # share of caption strings, in tasks of few scenes
 HELD_OUT_SCENES = 0.1  # share of whole scenes, and again of strings, in tasks of many
 MANY_SCENES = ("position", "color_attr")
-GRAMMAR_VERSION = 1  # raise when any caption or the held-out rule changes
+GRAMMAR_VERSION = 2  # raise when any caption or the held-out rule changes
 
 _PLURALS = {shape: shape + ("es" if shape == "cross" else "s") for shape in SHAPES}
 _SINGULARS = {plural: shape for shape, plural in _PLURALS.items()}
