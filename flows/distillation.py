@@ -5,12 +5,14 @@ Out:   the manifests of all stages, report.json and report.html in the run's roo
 Rerun: every stage that is there already is reused; see `flows.stages`.
 """
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
+from prefect.utilities.engine import link_state_to_flow_run_result
 
 from flows.dataset import captions, features, images, verdicts
 from flows.evaluation import evaluate
@@ -32,12 +34,23 @@ def distill(run: str, overrides: dict[str, Any] | None = None) -> dict[str, Hand
     preflight.check(config, [stage.name for stage in stages])
     handed: dict[str, Handed] = {}
     for stage in stages:
-        # Handing the values on is what draws the arrows between the stages in the UI. Prefect
-        # gives a flow's caller the data of the state that the flow returned.
-        done = stage(run=run, overrides=overrides, upstream=dict(handed))
-        handed[stage.name] = cast(Handed, done)
+        state = stage(
+            run=run, overrides=overrides, upstream=_linked_to_last(handed), return_state=True
+        )
+        handed[stage.name] = cast(Handed, state.result())
+        link_state_to_flow_run_result(state, handed[stage.name])
     report(config, handed)
     return handed
+
+
+def _linked_to_last(handed: dict[str, Handed]) -> dict[str, Handed]:
+    """What a stage is given: Prefect draws an arrow for each object it saw come out of a flow.
+
+    One arrow a stage reads as a staircase, all of them as a knot; so the others are copies.
+    """
+    *others, last = handed or [""]
+    copies = {name: cast(Handed, json.loads(json.dumps(handed[name]))) for name in others}
+    return copies | {last: handed[last]} if handed else {}
 
 
 def report(config: RunConfig, handed: dict[str, Handed]) -> None:
