@@ -35,13 +35,13 @@ from flows.stages import (
 from pipeline import alignment as dpo_stage
 from pipeline import preferences as preferences_stage
 from pipeline import student as student_stage
-from pipeline.config import RunConfig, load_run
+from pipeline.config import load_run
 from pipeline.description import write_whole
 from pipeline.tables import Manifest
 
 
 class TrainingStage(Stage, Protocol):
-    def command(self, config: RunConfig, config_file: Path, upstream_file: Path) -> list[str]: ...
+    def command(self, config_file: Path, upstream_file: Path) -> list[str]: ...
 
 
 @flow(name="student", flow_run_name=run_name, log_prints=True)
@@ -87,7 +87,7 @@ def train(call: Call) -> tuple[Manifest, None]:
     write_whole(folder / "config.yaml", values.encode())
     manifests = {name: manifest.to_json() for name, manifest in call.upstream.items()}
     write_whole(folder / "upstream.json", json.dumps(manifests, indent=1).encode())
-    command = stage.command(call.config, folder / "config.yaml", folder / "upstream.json")
+    command = stage.command(folder / "config.yaml", folder / "upstream.json")
     relay = Relay(f"{call.config.name}-{stage.STAGE}")
     # Called, not submitted: only the main thread hears a cancellation.
     cached("train", call.key("train"), lambda: launch(command, relay), refresh=True)
