@@ -1,0 +1,39 @@
+"""The head: its time features, its zero start, its guidance."""
+
+import pytest
+import torch
+
+from lightgen_model.config import HeadConfig
+from lightgen_model.head import DiffusionHead, time_features
+
+
+def test_time_features_have_the_published_values() -> None:
+    features = time_features(torch.tensor([1]))[0]
+    assert features[[0, 1, 128]].tolist() == pytest.approx([0.5403023, 0.5973753, 0.8414710])
+    assert features[255].item() == pytest.approx(1.0746e-04, rel=1e-3)
+    assert features.sum().item() == pytest.approx(138.00299, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "flow"])
+def test_equal_conditions_make_guidance_do_nothing(kind: str) -> None:
+    torch.manual_seed(0)
+    head = DiffusionHead(HeadConfig(kind=kind, depth=1, width=16), 8, 12)  # type: ignore[arg-type]
+    condition = torch.randn(3, 12)
+
+    def draw(null: torch.Tensor | None) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        stream = iter(lambda: torch.randn(3, 8, generator=generator), None)
+        return head.sample(condition, null, stream, num_steps=5, guidance=7.0, temperature=1.0)
+
+    with torch.inference_mode():
+        assert torch.allclose(draw(None), draw(condition), rtol=1e-3, atol=1e-3)
+
+
+def test_times_are_drawn_in_the_units_of_the_head() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ddpm = DiffusionHead(HeadConfig(kind="ddpm", depth=1, width=8), 4, 4)
+    flow = DiffusionHead(HeadConfig(kind="flow", depth=1, width=8), 4, 4)
+    steps, times = ddpm.draw_times(5000, generator), flow.draw_times(5000, generator)
+    assert steps.min() >= 0
+    assert 990 < steps.max() <= 999
+    assert 0 < times.min() < times.max() < 1

@@ -1,0 +1,192 @@
+"""The student: the published size, the exact savings, the edges."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightgen_model.config import HeadConfig, ModelConfig, debug, lightgen_published
+from lightgen_model.model import LightGen, Text, gather_index
+from lightgen_model.sampling import sample
+
+
+@pytest.fixture(scope="module")
+def model() -> LightGen:
+    model = LightGen(debug()).init_weights(torch.Generator().manual_seed(0)).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # a fresh head is exactly zero, and would hide everything
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def batch(size: int = 4, length: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    latents = torch.randn(size, 16, 8, 8, generator=generator)
+    states = torch.randn(size, length, 128, generator=generator)
+    return latents, states, torch.arange(size) % length + 1
+
+
+def losses(model: LightGen, mask: Tensor) -> Tensor:
+    latents, states, lengths = batch(len(mask))
+    generator = torch.Generator().manual_seed(3)
+    rows = model.num_draws(mask)
+    times = model.head.draw_times(rows, generator)
+    noise = torch.randn(rows, 64, generator=generator)
+    return model(latents, states, lengths, mask, times=times, noise=noise).mse
+
+
+def test_the_published_config_has_the_published_size() -> None:
+    with torch.device("meta"):
+        model = LightGen(lightgen_published())
+    assert sum(parameter.numel() for parameter in model.parameters()) == 792_244_352
+    assert len(model.state_dict()) == 813
+
+
+def test_patchify_is_channel_major_and_comes_back(model: LightGen) -> None:
+    latents = torch.arange(16 * 64.0).view(1, 16, 8, 8)
+    tokens = model.patchify(latents)
+    assert tokens[0, 1, :5].tolist() == [2.0, 3.0, 10.0, 11.0, 66.0]
+    assert torch.equal(model.unpatchify(tokens, (4, 4)), latents)
+
+
+def test_padded_visible_tokens_change_nothing(model: LightGen) -> None:
+    """Samples with different mask counts in one batch get what they would get alone."""
+    latents, states, lengths = batch(3)
+    mask = torch.zeros(3, 16, dtype=torch.bool)
+    for row, count in enumerate((3, 9, 16)):
+        mask[row, :count] = True
+    tokens, grid = model.patchify(latents), (4, 4)
+    together = model.decode(model.encode(tokens, mask, grid), mask, grid)
+    for row in range(3):
+        one = slice(row, row + 1)
+        alone = model.decode(model.encode(tokens[one], mask[one], grid), mask[one], grid)
+        assert torch.allclose(together[one], alone, atol=1e-5)
+
+
+def test_cross_blocks_on_chosen_tokens_equal_those_on_all(model: LightGen) -> None:
+    _, states, lengths = batch(2)
+    hidden, text = torch.randn(2, 16, 32), model.align(states, lengths)
+    everywhere = torch.arange(16).expand(2, -1)
+    some = torch.tensor([[3, 7, 8], [0, 1, 15]])
+    full = model.condition(hidden, text, everywhere, (4, 4))
+    few = model.condition(hidden, text, some, (4, 4))
+    assert torch.allclose(few, full.gather(1, some[:, :, None].expand(-1, -1, 32)), atol=1e-5)
+
+
+def test_the_null_text_is_one_key(model: LightGen) -> None:
+    hidden, index = torch.randn(2, 16, 32), torch.arange(16).expand(2, -1)
+    one = model.condition(hidden, model.null(2), index, (4, 4))
+    many = Text(model.null_text.expand(2, 128, -1), None)
+    assert torch.allclose(one, model.condition(hidden, many, index, (4, 4)), atol=1e-5)
+
+
+def test_dropped_text_equals_the_null_text(model: LightGen) -> None:
+    _, states, lengths = batch(2)
+    dropped = model.align(states, lengths, torch.tensor([True, False]))
+    hidden, index = torch.randn(2, 16, 32), torch.arange(16).expand(2, -1)
+    with_drop = model.condition(hidden, dropped, index, (4, 4))[:1]
+    null = model.condition(hidden[:1], model.null(1), index[:1], (4, 4))
+    assert torch.allclose(with_drop, null, atol=1e-5)
+
+
+def test_padding_is_masked_in_the_improved_mode_alone(model: LightGen) -> None:
+    _, states, lengths = batch(4)
+    longer = torch.cat([states, torch.randn(4, 3, 128)], dim=1)
+    hidden, index = torch.randn(4, 16, 32), torch.arange(16).expand(4, -1)
+
+    def condition(states: Tensor, of: LightGen) -> Tensor:
+        return of.condition(hidden, of.align(states, lengths), index, (4, 4))
+
+    assert torch.allclose(condition(states, model), condition(longer, model), atol=1e-5)
+    published = LightGen(model.config.model_copy(update={"attend_padding": True})).eval()
+    published.load_state_dict(model.state_dict())
+    assert not torch.allclose(condition(states, published), condition(longer, published), atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 15, 16])
+def test_any_number_of_masked_tokens_trains(model: LightGen, count: int) -> None:
+    mask = torch.zeros(2, 16, dtype=torch.bool)
+    mask[:, :count] = True
+    out = losses(model, mask)
+    assert out.shape == (2 * count * 2,)
+    assert out.isfinite().all()
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    torch.manual_seed(0)
+    for kind in ("ddpm", "flow"):
+        head = HeadConfig(kind=kind, depth=1, width=24, batch_multiplier=2)  # type: ignore[arg-type]
+        model = LightGen(debug().model_copy(update={"head": head}))
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        latents, states, lengths = batch(3)
+        mask = torch.rand(3, 16) < 0.6
+        rows = model.num_draws(mask)
+        out = model(
+            latents,
+            states,
+            lengths,
+            mask,
+            times=model.head.draw_times(rows, torch.Generator().manual_seed(0)),
+            noise=torch.randn(rows, 64),
+            drop_text=torch.tensor([True, False, False]),
+        )
+        (out.mse + out.vb).mean().backward()
+        missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+        assert missing == []
+
+
+def test_per_sample_errors_average_a_samples_own_tokens(model: LightGen) -> None:
+    latents, states, lengths = batch(2)
+    mask = torch.zeros(2, 16, dtype=torch.bool)
+    mask[0, :3], mask[1, :7] = True, True
+    rows = model.num_draws(mask)
+    out = model(
+        latents, states, lengths, mask, times=torch.full((rows,), 0.5), noise=torch.ones(rows, 64)
+    )
+    first = out.mse[: 3 * 2].mean()
+    assert torch.allclose(out.per_sample(2)[0], first)
+    assert torch.allclose(out.per_sample(2)[1], out.mse[6:].mean())
+
+
+def test_gather_index_keeps_raster_order() -> None:
+    chosen = torch.tensor([[False, True, True, False], [True, False, False, False]])
+    index, real = gather_index(chosen)
+    assert index[real].tolist() == [1, 2, 0]
+    assert real.tolist() == [[True, True], [True, False]]
+
+
+def test_a_picture_depends_on_its_own_seed_and_text_alone(model: LightGen) -> None:
+    _, states, lengths = batch(3)
+    options = {"image_size": 64, "num_iterations": 8, "head_steps": 4, "guidance": 3.0}
+    together = sample(model, states, lengths, seeds=[5, 6, 7], **options)  # type: ignore[arg-type]
+    alone = sample(model, states[1:2], lengths[1:2], seeds=[6], **options)  # type: ignore[arg-type]
+    assert torch.allclose(together[1], alone[0], atol=1e-4)
+    other = sample(model, states[1:2], lengths[1:2], seeds=[8], **options)  # type: ignore[arg-type]
+    assert not torch.allclose(alone, other, atol=1e-2)
+
+
+@pytest.mark.parametrize(("image_size", "iterations"), [(64, 1), (64, 16), (128, 10)])
+def test_one_student_draws_at_every_size(
+    model: LightGen, image_size: int, iterations: int
+) -> None:
+    _, states, lengths = batch(1)
+    latents = sample(
+        model,
+        states,
+        lengths,
+        image_size=image_size,
+        num_iterations=iterations,
+        head_steps=2,
+        guidance=1.0,
+        seeds=[0],
+    )
+    assert latents.shape == (1, 16, image_size // 8, image_size // 8)
+    assert latents.isfinite().all()
+
+
+def test_impossible_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="image size 72 must be a multiple of the token size 16"):
+        debug().grid(72)
+    with pytest.raises(ValueError, match="width 30 must be a multiple of num_heads 4"):
+        ModelConfig(width=30, num_heads=4)
