@@ -102,9 +102,11 @@ class Manifest:
     checkpoints: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
-    def of(stage: str, snapshots: dict[str, Snapshot]) -> "Manifest":
+    def of(stage: str, snapshots: dict[str, Snapshot], reading: object = None) -> "Manifest":
+        """`reading`: values that change what the rows mean to later stages, but not the rows."""
         contents = {name: snapshot.content for name, snapshot in snapshots.items()}
-        return Manifest(stage, digest(contents), snapshots)
+        content = digest(contents if reading is None else [contents, reading])
+        return Manifest(stage, content, snapshots)
 
     def to_json(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))

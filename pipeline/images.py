@@ -1,0 +1,275 @@
+"""Images: what the teacher drew for each caption.
+
+In:    `captions` that were kept.
+Out:   `images`, one row for every (caption, size, seed), also where nothing could be drawn.
+Rerun: draws only what is new: a shard is named by the captions, sizes and seeds that it holds.
+
+A picture's seed comes from its caption and its number, so no picture depends on its batch.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from pipeline import teachers
+from pipeline.captions import count, spread
+from pipeline.config import ImagesConfig, RunConfig, TeacherConfig
+from pipeline.description import Description, Grid, Picture
+from pipeline.pictures import Cell, contact_sheet
+from pipeline.tables import (
+    NO_COMPRESSION,
+    Manifest,
+    Shard,
+    Snapshot,
+    Table,
+    TableFolder,
+    Work,
+    identifier,
+    read,
+    take,
+)
+from pipeline.teachers import Drawing, Teacher
+
+STAGE = "images"
+DRAWINGS_PER_SHARD = 2048
+DRAWINGS_PER_CALL = 64
+SHOWN = 24
+WRONG_SIZE = "drawn at another size"
+
+IMAGES = Table(
+    name="images",
+    version=1,
+    schema=pa.schema(
+        [
+            pa.field("image_id", pa.string(), False),
+            pa.field("caption_id", pa.string(), False),
+            pa.field("caption", pa.string(), False),
+            pa.field("seed", pa.int64(), False),
+            pa.field("image", pa.large_binary(), True, NO_COMPRESSION),  # PNG; null: not drawn
+            pa.field("width", pa.int32(), False),  # the size asked for where nothing was drawn
+            pa.field("height", pa.int32(), False),
+            pa.field("teacher", pa.string(), False),
+            pa.field("revision", pa.string(), False),
+            pa.field("licence", pa.string(), False),
+            pa.field("num_steps", pa.int32(), False),
+            pa.field("guidance", pa.float32(), False),
+            pa.field("reason", pa.string(), False),  # "" when drawn
+        ]
+    ),
+)
+
+
+class Order(NamedTuple):
+    """One picture to draw."""
+
+    caption_id: str
+    caption: str
+    seed: int
+
+
+def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None:
+    snapshot = _folder(config).find(_inputs(config, upstream))
+    return Manifest.of(STAGE, {STAGE: snapshot}) if snapshot else None
+
+
+def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
+    images, folder = _values(config), _folder(config)
+    works = []
+    for size in images.image_sizes:
+        left = images.max_captions.get(size)
+        for shard in upstream["captions"].snapshots["captions"].shards:
+            captions = _kept(config, upstream, shard.name)[:left]
+            left = None if left is None else left - len(captions)
+            orders = orders_of(captions, images)
+            for first in range(0, len(orders), DRAWINGS_PER_SHARD):
+                chosen = orders[first : first + DRAWINGS_PER_SHARD]
+                name = shard_name(folder, chosen, size)
+                works.append(Work(name, (shard.name, str(size)), first, len(chosen)))
+    return works
+
+
+def make(
+    config: RunConfig,
+    upstream: Mapping[str, Manifest],
+    work: Work,
+    progress: Callable[[int], None],
+) -> list[Shard]:
+    images, folder = _values(config), _folder(config)
+    size = int(work.sources[1])
+    orders = orders_of(_kept(config, upstream, work.sources[0]), images)
+    orders = orders[work.first : work.first + work.rows]
+    assert shard_name(folder, orders, size) == work.name, "the plan is of other captions"
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        teacher = _teacher(images.teacher)
+        for first in range(0, len(orders), DRAWINGS_PER_CALL):
+            chosen = orders[first : first + DRAWINGS_PER_CALL]
+            yield draw_images(teacher, chosen, size, folder.fingerprint)
+            progress(first + len(chosen))
+
+    return [folder.write_shard(work.name, batches())]
+
+
+def commit(
+    config: RunConfig, upstream: Mapping[str, Manifest], shards: Sequence[Shard]
+) -> Manifest:
+    snapshot = _folder(config).commit(shards, _inputs(config, upstream))
+    return Manifest.of(STAGE, {STAGE: snapshot})
+
+
+def _values(config: RunConfig) -> ImagesConfig:
+    assert config.images is not None
+    return config.images
+
+
+def _folder(config: RunConfig) -> TableFolder:
+    """Sizes and numbers of seeds choose rows and do not change them: they are inputs."""
+    values = _values(config).model_dump(mode="json", include={"teacher", "seed"})
+    return TableFolder(config.root, IMAGES, values)
+
+
+def _inputs(config: RunConfig, upstream: Mapping[str, Manifest]) -> str:
+    chosen = {"image_sizes", "max_captions", "seeds_per_caption"}
+    return identifier(
+        upstream["captions"].content, _values(config).model_dump(mode="json", include=chosen)
+    )
+
+
+def _kept(config: RunConfig, upstream: Mapping[str, Manifest], shard: str) -> list[tuple[str, str]]:
+    return list(_captions(config.root, upstream["captions"].snapshots["captions"], shard))
+
+
+@cache
+def _captions(root: str, snapshot: Snapshot, shard: str) -> tuple[tuple[str, str], ...]:
+    table = read(root, snapshot, ["caption_id", "caption", "keep"], [shard])
+    kept = table.filter(table["keep"])
+    return tuple(zip(kept["caption_id"].to_pylist(), kept["caption"].to_pylist(), strict=True))
+
+
+@cache
+def _teacher(config: TeacherConfig) -> Teacher:
+    """One a process: its weights are large."""
+    return teachers.build(config)
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+def orders_of(captions: Sequence[tuple[str, str]], config: ImagesConfig) -> list[Order]:
+    return [
+        Order(caption_id, caption, seed_of(caption_id, number, config.seed))
+        for caption_id, caption in captions
+        for number in range(config.seeds_per_caption)
+    ]
+
+
+def seed_of(*values: object) -> int:
+    """A seed of 63 bits that depends on these values and on nothing else."""
+    text = ":".join(map(str, values))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def shard_name(folder: TableFolder, orders: Sequence[Order], size: int) -> str:
+    return identifier(folder.fingerprint, size, orders)
+
+
+def draw_images(teacher: Teacher, orders: Sequence[Order], size: int, maker: str) -> pa.RecordBatch:
+    """Rows of one call of the teacher; what it could not draw is a row with its reason."""
+    drawings = [
+        _checked(drawing, size)
+        for drawing in teacher.draw(
+            [order.caption for order in orders], [order.seed for order in orders], size
+        )
+    ]
+    facts, number = teacher.facts, len(orders)
+    columns = {
+        "image_id": [identifier(maker, size, o.caption_id, o.seed) for o in orders],
+        "caption_id": [order.caption_id for order in orders],
+        "caption": [order.caption for order in orders],
+        "seed": [order.seed for order in orders],
+        "image": [png(d.image) if d.image is not None else None for d in drawings],
+        "width": [size] * number,
+        "height": [size] * number,
+        "teacher": [facts.name] * number,
+        "revision": [facts.revision] * number,
+        "licence": [facts.licence] * number,
+        "num_steps": [facts.num_steps] * number,
+        "guidance": [facts.guidance] * number,
+        "reason": [drawing.reason for drawing in drawings],
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=IMAGES.schema)
+
+
+def _checked(drawing: Drawing, size: int) -> Drawing:
+    if drawing.image is not None and drawing.image.size != (size, size):
+        return Drawing(None, WRONG_SIZE)
+    return drawing
+
+
+def png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.convert("RGB").save(out, "PNG", optimize=False, compress_level=1)
+    return out.getvalue()
+
+
+# --- what a person sees -------------------------------------------------------------------------
+
+
+def describe(
+    config: RunConfig, upstream: Mapping[str, Manifest], manifest: Manifest
+) -> Description:
+    snapshot = manifest.snapshots[STAGE]
+    names = ["caption_id", "width", "reason", "teacher", "revision", "licence", "num_steps"]
+    table = read(config.root, snapshot, [*names, "guidance"], check=False)
+    reasons = table["reason"].to_pylist()
+    rejected = [reason for reason in reasons if reason]
+    drawn = [row for row, reason in enumerate(reasons) if not reason]
+    return Description(
+        stage=STAGE,
+        title="Images",
+        rows_in=len(reasons),
+        kept=len(drawn),
+        rejected=len(rejected),
+        reasons=count(rejected),
+        facts=_facts(upstream, snapshot, table),
+        tables=(_by_size(table),),
+        pictures=(_sheet(config, snapshot, drawn),),
+    )
+
+
+def _facts(upstream: Mapping[str, Manifest], snapshot: Snapshot, table: pa.Table) -> dict[str, str]:
+    facts = {
+        "table": snapshot.label,
+        "content": snapshot.content,
+        "captions": upstream["captions"].snapshots["captions"].label,
+    }
+    for name in ("teacher", "revision", "licence", "num_steps", "guidance"):
+        given = table[name].unique().to_pylist()
+        facts[name.replace("_", " ")] = ", ".join(
+            f"{value:g}" if isinstance(value, float) else str(value) for value in given
+        )
+    return facts
+
+
+def _by_size(table: pa.Table) -> Grid:
+    cells = []
+    for size in table["width"].unique().to_pylist():
+        own = table.filter(pc.equal(table["width"], size))
+        captions = len(own["caption_id"].unique())
+        missing = sum(bool(reason) for reason in own["reason"].to_pylist())
+        numbers = (captions, len(own) - missing, missing)
+        cells.append((f"{size} px", *(f"{n:,}" for n in numbers)))
+    return Grid("By size", ("size", "captions", "drawn", "not drawn"), tuple(cells))
+
+
+def _sheet(config: RunConfig, snapshot: Snapshot, drawn: Sequence[int]) -> Picture:
+    rows = [drawn[index] for index in spread(len(drawn), SHOWN)]
+    shown = take(config.root, snapshot, rows, ["image", "caption"]).to_pylist()
+    cells = [Cell(row["image"], row["caption"]) for row in shown]
+    return Picture("What the teacher drew", contact_sheet(cells, 6))

@@ -1,0 +1,294 @@
+"""Verdicts: how well each picture fits its caption, how good it is, and why.
+
+In:    `images`.
+Out:   `verdicts`, one row for every picture, in the same order. Thresholds are applied by whoever
+       reads them (`accepted`), so that another threshold judges nothing again.
+Rerun: judges only the shards of pictures that are new.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline import judges
+from pipeline.captions import count, spread
+from pipeline.config import JudgeConfig, RunConfig, VerdictsConfig
+from pipeline.description import Description, Grid, Picture
+from pipeline.judges import Judge, Verdict
+from pipeline.pictures import Cell, side_by_side
+from pipeline.tables import (
+    Manifest,
+    Shard,
+    Snapshot,
+    Table,
+    TableFolder,
+    Work,
+    batches,
+    identifier,
+    read,
+    take,
+)
+
+STAGE = "verdicts"
+NOT_DRAWN, BROKEN = "not drawn", "does not decode"  # never accepted, whatever the thresholds
+LOW_ALIGNMENT, LOW_QUALITY = "low alignment", "low quality"  # where the judge names no reason
+SHOWN = 12  # kept, and rejected
+
+VERDICTS = Table(
+    name="verdicts",
+    version=1,
+    schema=pa.schema(
+        [
+            pa.field("image_id", pa.string(), False),
+            pa.field("caption_id", pa.string(), False),
+            pa.field("alignment", pa.float32(), False),  # 0 to 1
+            pa.field("quality", pa.float32(), False),  # 0 to 1
+            pa.field("words", pa.string(), False),  # the judge's, for a person
+            pa.field("reason", pa.string(), False),  # a category; "" when nothing is wrong
+            pa.field("judge", pa.string(), False),
+            pa.field("judge_revision", pa.string(), False),
+        ]
+    ),
+)
+
+
+def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None:
+    snapshot = _folder(config).find(_inputs(upstream))
+    return _manifest(config, snapshot) if snapshot else None
+
+
+def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
+    folder = _folder(config)
+    return [
+        Work(shard_name(folder, shard), (shard.name,), 0, shard.rows)
+        for shard in upstream["images"].snapshots["images"].shards
+    ]
+
+
+def make(
+    config: RunConfig,
+    upstream: Mapping[str, Manifest],
+    work: Work,
+    progress: Callable[[int], None],
+) -> list[Shard]:
+    images = upstream["images"].snapshots["images"]
+    columns = ["image_id", "caption_id", "caption", "image", "reason"]
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        judge, done = _judge(_values(config).judge), 0
+        for piece in batches(config.root, images, columns, work.sources):
+            yield judge_images(judge, piece)
+            done += len(piece)
+            progress(done)
+
+    return [_folder(config).write_shard(work.name, rows())]
+
+
+def commit(
+    config: RunConfig, upstream: Mapping[str, Manifest], shards: Sequence[Shard]
+) -> Manifest:
+    return _manifest(config, _folder(config).commit(shards, _inputs(upstream)))
+
+
+def _manifest(config: RunConfig, snapshot: Snapshot) -> Manifest:
+    """Later stages read the verdicts through the thresholds, so these are part of the content."""
+    values = _values(config)
+    return Manifest.of(STAGE, {STAGE: snapshot}, [values.min_alignment, values.min_quality])
+
+
+def _values(config: RunConfig) -> VerdictsConfig:
+    assert config.verdicts is not None
+    return config.verdicts
+
+
+def _folder(config: RunConfig) -> TableFolder:
+    """Where a judge is served and how many questions it is asked at once changes no verdict."""
+    served = {"endpoints", "requests_in_flight", "timeout_seconds"}
+    values = _values(config).judge.model_dump(mode="json", exclude=served)
+    return TableFolder(config.root, VERDICTS, values)
+
+
+def _inputs(upstream: Mapping[str, Manifest]) -> str:
+    return identifier(upstream["images"].content)
+
+
+def shard_name(folder: TableFolder, images: Shard) -> str:
+    return identifier(folder.fingerprint, images.name, images.sha256)
+
+
+@cache
+def _judge(config: JudgeConfig) -> Judge:
+    return judges.build(config)
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+def judge_images(judge: Judge, images: pa.Table) -> pa.RecordBatch:
+    """A verdict for every row; only pictures that decode are shown to the judge."""
+    captions = images["caption"].to_pylist()
+    pictures = [decoded(data) for data in images["image"].to_pylist()]
+    whole = [row for row, picture in enumerate(pictures) if picture is not None]
+    given = judge.judge(
+        [picture for picture in pictures if picture is not None], [captions[row] for row in whole]
+    )
+    said = dict(zip(whole, given, strict=True))
+    verdicts = [
+        said.get(row) or _unseen(data, reason)
+        for row, (data, reason) in enumerate(
+            zip(images["image"].to_pylist(), images["reason"].to_pylist(), strict=True)
+        )
+    ]
+    columns = {
+        "image_id": images["image_id"].to_pylist(),
+        "caption_id": images["caption_id"].to_pylist(),
+        "alignment": [verdict.alignment for verdict in verdicts],
+        "quality": [verdict.quality for verdict in verdicts],
+        "words": [verdict.words for verdict in verdicts],
+        "reason": [verdict.reason for verdict in verdicts],
+        "judge": [judge.name] * len(verdicts),
+        "judge_revision": [judge.revision] * len(verdicts),
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=VERDICTS.schema)
+
+
+def _unseen(data: bytes | None, reason: str) -> Verdict:
+    if data is None:
+        return Verdict(0.0, 0.0, f"the teacher drew nothing: {reason}", NOT_DRAWN)
+    return Verdict(0.0, 0.0, "the file is no picture", BROKEN)
+
+
+def decoded(data: bytes | None) -> Image.Image | None:
+    """None where there is no picture or it does not decode: a bad row is data."""
+    if data is None:
+        return None
+    try:
+        return Image.open(io.BytesIO(data)).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what PIL raises
+        return None
+
+
+# --- thresholds ---------------------------------------------------------------------------------
+
+
+def accepted(config: VerdictsConfig, verdicts: pa.Table) -> NDArray[np.bool_]:
+    """Which rows pass. Thresholds are rounded as the scores are, so that 0.7 passes 0.7."""
+    seen = ~np.isin(verdicts["reason"].to_numpy(), (NOT_DRAWN, BROKEN))
+    aligned = verdicts["alignment"].to_numpy() >= np.float32(config.min_alignment)
+    good = verdicts["quality"].to_numpy() >= np.float32(config.min_quality)
+    passed: NDArray[np.bool_] = seen & aligned & good
+    return passed
+
+
+def reasons(config: VerdictsConfig, verdicts: pa.Table) -> list[str]:
+    """Why each row is rejected; "" where it is accepted."""
+    passed = accepted(config, verdicts)
+    low = verdicts["alignment"].to_numpy() < np.float32(config.min_alignment)
+    return [
+        "" if fine else reason or (LOW_ALIGNMENT if misses else LOW_QUALITY)
+        for fine, reason, misses in zip(passed, verdicts["reason"].to_pylist(), low, strict=True)
+    ]
+
+
+def judged(config: RunConfig, upstream: Mapping[str, Manifest]) -> pa.Table:
+    """Every picture with its verdict: image_id, caption_id, width, words, accepted, why.
+
+    Rows stand in the order of the images table.
+    """
+    images = upstream["images"].snapshots["images"]
+    verdicts = upstream["verdicts"].snapshots["verdicts"]
+    return _judged(config.root, _values(config), images, verdicts)
+
+
+@lru_cache(maxsize=2)
+def _judged(root: str, values: VerdictsConfig, images: Snapshot, verdicts: Snapshot) -> pa.Table:
+    pictures = read(root, images, ["image_id", "caption_id", "width"], check=False)
+    said = read(root, verdicts)
+    assert pictures["image_id"].equals(said["image_id"]), "verdicts are of other images"
+    columns = {name: said[name] for name in ("alignment", "quality", "words")}
+    for name, column in columns.items():
+        pictures = pictures.append_column(name, column)
+    pictures = pictures.append_column("accepted", pa.array(accepted(values, said)))
+    return pictures.append_column("why", pa.array(reasons(values, said), pa.string()))
+
+
+# --- what a person sees -------------------------------------------------------------------------
+
+
+def describe(
+    config: RunConfig, upstream: Mapping[str, Manifest], manifest: Manifest
+) -> Description:
+    values, snapshot = _values(config), manifest.snapshots[STAGE]
+    table = judged(config, {**upstream, STAGE: manifest})
+    why = [reason for reason in table["why"].to_pylist() if reason]
+    return Description(
+        stage=STAGE,
+        title="Verdicts",
+        rows_in=len(table),
+        kept=len(table) - len(why),
+        rejected=len(why),
+        reasons=count(why),
+        facts={
+            "table": snapshot.label,
+            "content": snapshot.content,
+            "images": upstream["images"].snapshots["images"].label,
+            **_judge_facts(config, snapshot),
+            "accepted from": f"alignment {values.min_alignment:g}, quality {values.min_quality:g}",
+        },
+        tables=(_by_size(table),),
+        pictures=(_sheet(config, upstream, table),),
+    )
+
+
+def _judge_facts(config: RunConfig, snapshot: Snapshot) -> dict[str, str]:
+    table = read(config.root, snapshot, ["judge", "judge_revision"], check=False)
+    names = {name: table[name].unique().to_pylist() for name in table.column_names}
+    return {
+        "judge": ", ".join(names["judge"]),
+        "judge revision": ", ".join(names["judge_revision"]),
+    }
+
+
+def _by_size(table: pa.Table) -> Grid:
+    width, passed = table["width"].to_numpy(), table["accepted"].to_numpy()
+    scores = {name: table[name].to_numpy() for name in ("alignment", "quality")}
+    cells = []
+    for size in dict.fromkeys(width.tolist()):
+        own = width == size
+        kept = int((own & passed).sum())
+        means = [f"{scores[name][own].mean():.3f}" for name in scores]
+        share = f"{kept / own.sum():.1%}"
+        cells.append((f"{size} px", f"{own.sum():,}", f"{kept:,}", share, *means))
+    header = ("size", "pictures", "kept", "share", "mean alignment", "mean quality")
+    return Grid("By size", header, tuple(cells))
+
+
+def _sheet(config: RunConfig, upstream: Mapping[str, Manifest], table: pa.Table) -> Picture:
+    passed = table["accepted"].to_numpy()
+    why, words = table["why"].to_pylist(), table["words"].to_pylist()
+    images = upstream["images"].snapshots["images"]
+
+    def cells(rows: NDArray[np.int64], good: bool) -> list[Cell]:
+        chosen = [int(rows[index]) for index in spread(len(rows), SHOWN)]
+        shown = take(config.root, images, chosen, ["image", "caption"]).to_pylist()
+        return [
+            Cell(row["image"], row["caption"], _note(why[number], words[number]), good)
+            for number, row in zip(chosen, shown, strict=True)
+        ]
+
+    sheet = side_by_side(
+        "Kept",
+        cells(np.flatnonzero(passed), True),
+        "Rejected",
+        cells(np.flatnonzero(~passed), False),
+    )
+    return Picture("Kept and rejected", sheet)
+
+
+def _note(why: str, words: str) -> str:
+    return f"{why}: {words}" if why else ""

@@ -1,0 +1,122 @@
+"""A run small enough for a test, and a walk through its table stages."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import captions, features, images, verdicts
+from pipeline.config import RunConfig, load_run
+from pipeline.tables import Manifest
+
+MODELS = Path(__file__).parent.parent.parent / "infra" / "models" / "shapes"
+SAMPLING = {"num_iterations": 2, "head_steps": 2, "guidance": 2.0, "batch_size": 16}
+DATA_STAGES = (captions, images, verdicts, features)
+
+VALUES: dict[str, Any] = {
+    "name": "debug",
+    "root": "",
+    "captions": {"sources": [{"kind": "shapes", "num_captions": 60}], "rows_per_shard": 25},
+    "images": {
+        "teacher": {"kind": "shapes", "error_rate": 0.3},
+        "image_sizes": [64, 128],
+        "max_captions": {128: 10},
+    },
+    "verdicts": {"judge": {"kind": "shapes"}},
+    "features": {
+        "autoencoder": str(MODELS / "autoencoder"),
+        "text_encoder": str(MODELS / "text_encoder"),
+        "image_sizes": [64, 128],
+        "text_length": 20,
+        "batch_size": 16,
+    },
+    "student": {
+        "model": {
+            "base_image_size": 64,
+            "width": 32,
+            "num_heads": 4,
+            "encoder_depth": 1,
+            "decoder_depth": 1,
+            "cross_depth": 1,
+            "aligner_depth": 1,
+            "text_width": 128,
+            "text_length": 20,
+            "attend_padding": False,
+            "dropout": 0.0,
+            "head": {"kind": "flow", "depth": 1, "width": 32},
+        },
+        "phases": [
+            {
+                "image_size": 64,
+                "steps": 2,
+                "batch_size": 4,
+                "optimizer": {"learning_rate": 0.001},
+            }
+        ],
+    },
+    "preferences": {
+        "image_size": 64,
+        "num_captions": 12,
+        "samples_per_caption": 2,
+        "sampling": SAMPLING,
+        "rows_per_shard": 5,
+    },
+    "dpo": {"steps": 2, "batch_size": 4, "optimizer": {"learning_rate": 0.001}},
+    "evaluation": {
+        "evaluators": [{"kind": "shapes", "prompts_per_task": 3, "images_per_prompt": 2}],
+        "image_size": 64,
+        "sampling": SAMPLING,
+    },
+}
+
+BuildRun = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def debug_run(tmp_path: Path) -> BuildRun:
+    """`debug_run({"captions.sources.0.num_captions": 9})`: the run in a folder of the test."""
+
+    def build(overrides: Mapping[str, Any] | None = None, root: Path | None = None) -> RunConfig:
+        path = tmp_path / "debug.yaml"
+        path.write_text(yaml.safe_dump(VALUES | {"root": str(root or tmp_path / "artifacts")}))
+        return load_run(path, overrides)
+
+    return build
+
+
+def make_stage(
+    stage: ModuleType, config: RunConfig, upstream: Mapping[str, Manifest]
+) -> tuple[Manifest, list[str]]:
+    """The manifest of a stage, and the works that made something."""
+    made: list[str] = []
+    shards = [
+        shard
+        for work in stage.plan(config, upstream)
+        for shard in stage.make(
+            config, upstream, work, lambda rows, name=work.name: made.append(name)
+        )
+    ]
+    return stage.commit(config, upstream, shards), sorted(set(made))
+
+
+@pytest.fixture
+def make() -> Callable[..., tuple[Manifest, list[str]]]:
+    return make_stage
+
+
+@pytest.fixture
+def walk() -> Callable[..., dict[str, Manifest]]:
+    """Makes captions, images, verdicts and features, up to and with the stage named."""
+
+    def through(config: RunConfig, last: str = "features") -> dict[str, Manifest]:
+        upstream: dict[str, Manifest] = {}
+        for stage in DATA_STAGES:
+            upstream[stage.STAGE], _ = make_stage(stage, config, upstream)
+            if last == stage.STAGE:
+                break
+        return upstream
+
+    return through

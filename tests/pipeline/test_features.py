@@ -1,0 +1,142 @@
+"""Features by the small VAE and T5: accepted pictures only, states without padding."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightgen_model.autoencoder import to_pixels
+from pipeline import features
+from pipeline.features import autoencoder, resized, text_encoder, weights_identity
+from pipeline.images import png
+from pipeline.tables import read
+from pipeline.verdicts import judged
+
+
+def test_accepted_pictures_alone_have_features_at_each_size(debug_run, walk):
+    config = debug_run()
+    upstream = walk(config)
+    table = judged(config, upstream)
+    for size in (64, 128):
+        chosen = table["accepted"].to_numpy() & (table["width"].to_numpy() == size)
+        expected = table.filter(chosen)["image_id"].to_pylist()
+        rows = read(config.root, upstream["features"].snapshots[f"features_{size}"])
+        assert rows["image_id"].to_pylist() == expected
+        assert rows.schema.field("moments").type.list_size == 2 * 16 * (size // 8) ** 2
+
+
+def test_moments_are_the_vaes_and_states_the_t5s(debug_run, walk):
+    config = debug_run()
+    upstream = walk(config)
+    snapshots = upstream["features"].snapshots
+    row = read(config.root, snapshots["features_128"]).to_pylist()[3]
+    images = read(config.root, upstream["images"].snapshots["images"]).to_pylist()
+    (image,) = (one for one in images if one["image_id"] == row["image_id"])
+    pixels = to_pixels(torch.from_numpy(resized(image["image"], 128)[None]))
+    moments = autoencoder(config.features, "cpu").encode(pixels).flatten().numpy()
+    # Another batch size is another order of sums, which flat backgrounds make visible.
+    differences = np.abs(np.array(row["moments"]) - moments)
+    assert differences.max() < 0.1
+    assert differences.mean() < 2e-3
+
+    texts = {one["caption_id"]: one for one in read(config.root, snapshots["text"]).to_pylist()}
+    text = texts[row["caption_id"]]
+    states, lengths = text_encoder(config.features, "cpu").encode([image["caption"]])
+    assert text["length"] == int(lengths[0])
+    bits = torch.frombuffer(bytearray(text["states"]), dtype=torch.bfloat16)
+    given = bits.view(text["length"], -1).float()
+    assert torch.allclose(given, states[0, : text["length"]], rtol=1e-2, atol=1e-2)
+
+
+def test_a_caption_has_text_once_when_one_of_its_pictures_is_accepted(debug_run, walk):
+    config = debug_run({"images.seeds_per_caption": 2})
+    upstream = walk(config)
+    table = judged(config, upstream)
+    accepted = table.filter(table["accepted"])["caption_id"].to_pylist()
+    texts = read(config.root, upstream["features"].snapshots["text"])["caption_id"].to_pylist()
+    assert sorted(texts) == sorted(set(accepted))
+    assert len(texts) < len(accepted)
+
+
+def test_a_smaller_table_is_made_from_the_larger_picture(debug_run, walk):
+    config = debug_run({"images.image_sizes": [128], "images.max_captions": {}})
+    upstream = walk(config)
+    small, large = (
+        read(config.root, upstream["features"].snapshots[f"features_{size}"]) for size in (64, 128)
+    )
+    assert small["image_id"].equals(large["image_id"])
+    assert len(small) > 0
+
+
+def test_a_rerun_encodes_nothing(debug_run, walk, make):
+    config = debug_run()
+    upstream = walk(config)
+    above = {name: manifest for name, manifest in upstream.items() if name != "features"}
+    assert features.find(config, above) == upstream["features"]
+    assert make(features, config, above) == (upstream["features"], [])
+
+
+def test_a_stricter_threshold_keeps_the_shards_it_does_not_touch(debug_run, walk, make):
+    config, other = debug_run(), debug_run({"verdicts.min_alignment": 0.4})
+    upstream = walk(config)
+    judged_again = walk(other, "verdicts")
+    assert judged_again["verdicts"].snapshots == upstream["verdicts"].snapshots
+    assert features.find(other, judged_again) is None
+    manifest, made = make(features, other, judged_again)
+    same = np.array_equal(
+        judged(config, upstream)["accepted"].to_numpy(),
+        judged(other, judged_again)["accepted"].to_numpy(),
+    )
+    assert (made == []) == same
+    assert set(manifest.snapshots) == {"text", "features_64", "features_128"}
+
+
+def test_new_captions_are_encoded_alone(debug_run, walk, make):
+    before = walk(debug_run())
+    config = debug_run({"captions.sources.0.num_captions": 80, "images.max_captions": {128: 10}})
+    upstream = walk(config, "verdicts")
+    manifest, made = make(features, config, upstream)
+    assert [name.split(":")[0] for name in made] == ["features_64", "text"]
+    for name, snapshot in before["features"].snapshots.items():
+        assert set(snapshot.shards) <= set(manifest.snapshots[name].shards)
+
+
+def test_the_same_weights_elsewhere_are_the_same_and_others_are_not(tmp_path, debug_run):
+    place = Path(debug_run().features.text_encoder)
+    copy = tmp_path / "copy"
+    shutil.copytree(place, copy)
+    assert weights_identity(str(copy), None) == weights_identity(str(place), None)
+    (copy / "config.json").write_text("{}")
+    assert weights_identity(str(copy), None) != weights_identity(str(place), None)
+    assert weights_identity("some/repository", "abc") == "some/repository@abc"
+
+
+def test_a_vae_that_does_not_fit_the_student_is_named(debug_run, walk, make):
+    config = debug_run({"student.model.latent_channels": 8})
+    upstream = walk(config, "verdicts")
+    with pytest.raises(ValueError, match="latent_channels and latent_stride make 1024"):
+        make(features, config, upstream)
+
+
+def test_large_pictures_are_halved_and_oblong_ones_cut():
+    stripes = np.zeros((100, 260, 3), np.uint8)
+    stripes[:, 80:180] = 200
+    picture = resized(png(Image.fromarray(stripes)), 25)
+    assert picture.shape == (25, 25, 3)
+    assert (picture == 200).all()
+    same = Image.effect_noise((64, 64), 50).convert("RGB")
+    assert np.array_equal(resized(png(same), 64), np.asarray(same))
+
+
+def test_the_description_counts_and_shows(debug_run, walk):
+    config = debug_run()
+    upstream = walk(config)
+    seen = features.describe(config, upstream, upstream["features"])
+    snapshots = upstream["features"].snapshots
+    assert seen.kept == snapshots["features_64"].rows + snapshots["features_128"].rows
+    assert seen.rows_in == upstream["verdicts"].snapshots["verdicts"].rows
+    assert Image.open(io.BytesIO(seen.pictures[0].jpeg)).width > 400

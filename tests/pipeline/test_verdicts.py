@@ -1,0 +1,117 @@
+"""Verdicts by the exact detector: a row a picture, thresholds applied by the reader."""
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline import images, verdicts
+from pipeline.config import ShapesJudge, VerdictsConfig
+from pipeline.images import png
+from pipeline.judges import Verdict
+from pipeline.tables import read
+from pipeline.verdicts import accepted, decoded, judge_images, reasons
+
+
+class StrictJudge:
+    name, revision = "strict", "1"
+
+    def judge(self, pictures, captions):
+        return [Verdict(0.25, 1.0, f"not {caption}", "missing object") for caption in captions]
+
+
+def thresholds(alignment: float = 0.5, quality: float = 0.5) -> VerdictsConfig:
+    judge = ShapesJudge(kind="shapes")
+    return VerdictsConfig(judge=judge, min_alignment=alignment, min_quality=quality)
+
+
+def test_every_picture_has_a_verdict_in_order_and_wrong_ones_a_reason(debug_run, walk):
+    config = debug_run()
+    upstream = walk(config, "verdicts")
+    pictures = read(config.root, upstream["images"].snapshots["images"], ["image_id"])
+    said = read(config.root, upstream["verdicts"].snapshots["verdicts"])
+    assert said["image_id"].equals(pictures["image_id"])
+    passed = accepted(config.verdicts, said)
+    assert 0 < passed.sum() < len(said)
+    why = reasons(config.verdicts, said)
+    assert [bool(text) for text in why] == [not fine for fine in passed]
+
+
+def test_a_changed_threshold_judges_nothing_again_and_is_seen_downstream(debug_run, walk):
+    config, strict = debug_run(), debug_run({"verdicts.min_quality": 1.0})
+    upstream = walk(config, "verdicts")
+    found = verdicts.find(strict, upstream)
+    assert found is not None
+    assert found.snapshots == upstream["verdicts"].snapshots
+    assert found.content != upstream["verdicts"].content
+    assert verdicts.find(config, upstream) == upstream["verdicts"]
+
+
+def test_what_is_no_picture_is_a_row_that_no_threshold_accepts():
+    whole = png(Image.new("RGB", (64, 64)))
+    data = [whole, b"GIF89a nonsense", None, whole[:60], b""]
+    table = pa.table(
+        {
+            "image_id": list("abcde"),
+            "caption_id": list("abcde"),
+            "caption": ["a red circle"] * 5,
+            "image": pa.array(data, pa.large_binary()),
+            "reason": ["", "", "refused", "", ""],
+        }
+    )
+    rows = pa.Table.from_batches([judge_images(StrictJudge(), table)])
+    broken, nothing = "does not decode", "not drawn"
+    assert rows["reason"].to_pylist() == ["missing object", broken, nothing, broken, broken]
+    assert rows["words"][2].as_py() == "the teacher drew nothing: refused"
+    assert accepted(thresholds(0, 0), rows).tolist() == [True] + [False] * 4
+
+
+def test_a_score_equal_to_the_threshold_passes():
+    rows = pa.table(
+        {
+            "alignment": pa.array([0.7, 0.69, 0.9], pa.float32()),
+            "quality": pa.array([0.7, 0.9, 0.1], pa.float32()),
+            "reason": ["", "", ""],
+        }
+    )
+    assert accepted(thresholds(0.7, 0.7), rows).tolist() == [True, False, False]
+    assert reasons(thresholds(0.7, 0.7), rows) == ["", "low alignment", "low quality"]
+
+
+@given(st.data())
+def test_damaged_bytes_are_a_picture_or_none(data):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    whole = bytearray(png(Image.fromarray(pixels)))
+    for place in data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=6)):
+        whole[place] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(0, len(whole)))
+    picture = decoded(bytes(whole[:end]))
+    assert picture is None or picture.mode == "RGB"
+
+
+def test_only_new_pictures_are_judged(debug_run, walk, make):
+    values = {"images.image_sizes": [64], "features.image_sizes": [64]}
+    config = debug_run(values)
+    upstream = walk(config, "verdicts")
+    assert make(verdicts, config, upstream) == (upstream["verdicts"], [])
+    both = debug_run()
+    upstream["images"], _ = make(images, both, upstream)
+    manifest, made = make(verdicts, both, upstream)
+    assert len(made) == 1
+    old = upstream["verdicts"].snapshots["verdicts"].shards
+    assert manifest.snapshots["verdicts"].shards[: len(old)] == old
+
+
+def test_the_description_counts_what_the_tables_hold(debug_run, walk):
+    config = debug_run()
+    upstream = walk(config, "verdicts")
+    seen = verdicts.describe(config, upstream, upstream["verdicts"])
+    said = read(config.root, upstream["verdicts"].snapshots["verdicts"])
+    passed = accepted(config.verdicts, said)
+    assert (seen.rows_in, seen.kept) == (len(said), int(passed.sum()))
+    assert sum(seen.reasons.values()) == int((~passed).sum())
+    assert seen.facts["judge"] == "shapes"
+    widths = np.unique([row[0] for row in seen.tables[0].rows])
+    assert widths.tolist() == ["128 px", "64 px"]
+    assert seen.pictures[0].jpeg[:2] == b"\xff\xd8"
