@@ -47,15 +47,16 @@ def counts(description: Description, timing: Timing) -> list[dict[str, str]]:
 class Progress:
     """Told how far a stage is, it keeps a progress artifact and the log up to date."""
 
-    def __init__(self, key: str, total: int, unit: str) -> None:
+    def __init__(self, key: str, total: int, unit: str, first: int | None = None) -> None:
         self.key, self.total, self.unit = key, max(total, 1), unit
         self.started = self.shown = self.logged = time.monotonic()
-        self.first: int | None = None  # where this run began; a resumed one does not begin at 0
+        self.first = first  # where this run began; None: where it is when it first tells
         self.artifact: UUID | None = None
 
     def __call__(self, done: int, note: str = "") -> None:
         now = time.monotonic()
-        self.first = done if self.first is None else self.first
+        if self.first is None:
+            self.first, self.started = done, now
         last = done >= self.total
         if now - self.shown >= _ARTIFACT_SECONDS or (last and self.artifact):
             self.shown = now

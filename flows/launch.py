@@ -8,15 +8,22 @@ Call it from the flow's main thread: the signal that tells the child of its pare
 when the *thread* that started it ends.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
+# The child asks the kernel for SIGTERM at its parent's death (prctl PR_SET_PDEATHSIG), then becomes
+# the command. Not a `preexec_fn`: that forks this process, whose libraries have threads.
+# Linux only; elsewhere a killed flow leaves its child behind.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+prctl = getattr(ctypes.CDLL(None), "prctl", None)
+prctl and prctl(1, signal.SIGTERM)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 def launch(
@@ -25,15 +32,14 @@ def launch(
     """Run `command` to its end. Cancelled, it gets SIGTERM and `grace_seconds` to checkpoint."""
     # Below the 30 s that a Prefect worker gives a cancelled flow.
     child = subprocess.Popen(
-        list(command),
+        [sys.executable, "-c", _DIE_WITH_PARENT, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         text=True,
         bufsize=1,
         start_new_session=True,
-        preexec_fn=_die_with_parent,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"},
     )
     last: deque[str] = deque(maxlen=30)
     try:
@@ -47,12 +53,6 @@ def launch(
             _end(child, grace_seconds)
     if code:
         raise RuntimeError(f"{' '.join(command)} ended with {code}:\n" + "\n".join(last))
-
-
-def _die_with_parent() -> None:
-    # Linux only; elsewhere the call does not exist and a killed flow leaves its child behind.
-    if hasattr(_LIBC, "prctl"):
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(child: subprocess.Popen[str], grace_seconds: float) -> None:

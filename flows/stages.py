@@ -163,7 +163,7 @@ def make_tables(call: Call) -> tuple[Manifest, int]:
     stage: TableStage = call.stage  # type: ignore[assignment]
     plan = stage.plan(call.config, call.upstream)
     total = sum(work.rows for work in plan)
-    progress = Progress(f"{call.config.name}-{stage.STAGE}", total, "rows")
+    progress = Progress(f"{call.config.name}-{stage.STAGE}", total, "rows", first=0)
     shards: list[Shard] = []
     made = done = 0
     for work in plan:

@@ -108,7 +108,8 @@ class Relay:
     def __call__(self, line: str) -> None:
         row: dict[str, Any] = json.loads(line) if line.startswith('{"') else {}
         if "step" not in row or "steps" not in row:
-            get_run_logger().info(line)
+            if line.strip():
+                get_run_logger().info(line)
             return
         if self.progress is None or row["step"] < self.last:
             self.progress = Progress(self.key, row["steps"], "steps")

@@ -29,5 +29,5 @@ def test_progress_counts_from_where_it_began(monkeypatch: pytest.MonkeyPatch) ->
     progress = Progress("key", 1000, "steps")
     progress(500)  # a resumed training starts here
     assert progress.sentence(600, next(clock), "loss 1") == (
-        "600 of 1,000 steps, 100.0/s, 4 s left, loss 1"
+        "600 of 1,000 steps, 200.0/s, 2 s left, loss 1"
     )
