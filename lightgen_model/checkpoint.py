@@ -53,13 +53,13 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, object]]:
     return ModelConfig.model_validate(values["model"]), values["about"]
 
 
-def load(
-    folder: Path, device: str = "cpu", expected: ModelConfig | None = None
-) -> LightGen:
-    """Read a checkpoint for drawing. Raises ValueError for one that is damaged or of another kind."""
+def load(folder: Path, device: str = "cpu", expected: ModelConfig | None = None) -> LightGen:
+    """Read a checkpoint for drawing; ValueError for one that is damaged or of another kind."""
     config, _ = read_config(folder)
     if expected is not None and config != expected:
-        raise ValueError(f"{folder} is a checkpoint of another config: {differing(config, expected)}")
+        raise ValueError(
+            f"{folder} is a checkpoint of another config: {differing(config, expected)}"
+        )
     try:
         weights = load_file(folder / WEIGHTS, device=device)
     except (SafetensorError, FileNotFoundError) as error:
@@ -79,5 +79,7 @@ def differing(one: ModelConfig, other: ModelConfig) -> str:
     """The values in which two configs differ, for an error message."""
     first, second = one.model_dump(), other.model_dump()
     return ", ".join(
-        f"{key} {first[key]!r} against {second[key]!r}" for key in first if first[key] != second[key]
+        f"{key} {first[key]!r} against {second[key]!r}"
+        for key in first
+        if first[key] != second[key]
     )

@@ -50,9 +50,7 @@ class ModelConfig(BaseModel):
     @model_validator(mode="after")
     def _sizes_fit(self) -> "ModelConfig":
         if self.width % self.num_heads:
-            raise ValueError(
-                f"width {self.width} must be a multiple of num_heads {self.num_heads}"
-            )
+            raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
         self.grid(self.base_image_size)
         return self
 

@@ -8,6 +8,7 @@ Source: improved DDPM (arXiv 2102.09672) with the constants of lightgen.md 1.4; 
 logit-normal t (arXiv 2403.03206).
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -166,6 +167,6 @@ def flow_sample(net: Net, noise: Tensor, num_steps: int, shift: float) -> Tensor
     stretch = math.exp(shift)
     times = (stretch * uniform / (1 + (stretch - 1) * uniform)).tolist()
     x = noise
-    for now, after in zip(times, times[1:], strict=False):
+    for now, after in itertools.pairwise(times):
         x = x + (after - now) * net(x, torch.full((len(x),), now).to(x)).float()
     return x

@@ -108,9 +108,7 @@ class DiffusionHead(nn.Module):
         """Squared error and variational term per token, (T,) each (flow: the latter is zero)."""
         embedded = self.net.condition_embed(condition)
         if self.config.kind == "flow":
-            mse = flow_loss(
-                lambda x, t: self.net(x, t * FLOW_TIME_SCALE, embedded), x, t, noise
-            )
+            mse = flow_loss(lambda x, t: self.net(x, t * FLOW_TIME_SCALE, embedded), x, t, noise)
             return mse, torch.zeros_like(mse)
         ddpm = Ddpm.cosine(self.config.diffusion_steps)
         return ddpm.losses(lambda x, t: self.net(x, t, embedded), x, t, noise)
@@ -149,6 +147,8 @@ class DiffusionHead(nn.Module):
                 num_steps,
                 self.config.time_shift,
             )
-        return Ddpm.cosine(self.config.diffusion_steps).respaced(num_steps).sample(
-            guided, noise, temperature
+        return (
+            Ddpm.cosine(self.config.diffusion_steps)
+            .respaced(num_steps)
+            .sample(guided, noise, temperature)
         )

@@ -4,7 +4,6 @@ Shapes: B samples, N query tokens, S key tokens, C width, H heads, G grid side.
 Source: lightgen.md 1.2-1.6; ViT blocks as in arXiv 2010.11929, offset tables as in DINO.
 """
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -56,7 +55,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         qkv = rearrange(self.qkv(x), "b n (k h d) -> k b h n d", k=3, h=self.num_heads)
-        out = attend(*qkv.unbind(0), keep, self.dropout if self.training else 0.0)
+        query, key, value = qkv.unbind(0)
+        out = attend(query, key, value, keep, self.dropout if self.training else 0.0)
         return self.proj_dropout(self.proj(out))
 
 
@@ -87,7 +87,8 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, text: Tensor, keep: Tensor | None) -> Tensor:
         query = rearrange(self.query_linear(x), "b n (h d) -> b h n d", h=self.num_heads)
         kv = rearrange(self.kv(text), "b s (k h d) -> k b h s d", k=2, h=self.num_heads)
-        out = attend(query, *kv.unbind(0), keep, self.dropout if self.training else 0.0)
+        key, value = kv.unbind(0)
+        out = attend(query, key, value, keep, self.dropout if self.training else 0.0)
         return self.proj_dropout(self.proj(out))
 
 

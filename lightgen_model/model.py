@@ -113,7 +113,10 @@ class LightGen(nn.Module):
         T is the number of masked tokens times `head.batch_multiplier`, as `num_draws` tells.
         """
         tokens = self.patchify(latents)  # (B, N, D)
-        grid = (latents.shape[2] // self.config.patch_size, latents.shape[3] // self.config.patch_size)
+        grid = (
+            latents.shape[2] // self.config.patch_size,
+            latents.shape[3] // self.config.patch_size,
+        )
         hidden = self.decode(self.encode(tokens, mask, grid), mask, grid)  # (B, N, C)
         text = self.align(states, lengths, drop_text)
         index, real = gather_index(mask)  # (B, M)
@@ -183,9 +186,7 @@ class LightGen(nn.Module):
         """The text of 'no caption': one key (lightgen.md section 0, item 2c)."""
         return Text(self.null_text.expand(num_samples, -1, -1), None)
 
-    def condition(
-        self, hidden: Tensor, text: Text, index: Tensor, grid: tuple[int, int]
-    ) -> Tensor:
+    def condition(self, hidden: Tensor, text: Text, index: Tensor, grid: tuple[int, int]) -> Tensor:
         """Cross stage for the tokens at `index` (B, M) alone: (B, M, C)."""
         positions = interpolate_positions(self.cross_positions, *grid)
         x = take(self.cross_in(hidden) + positions, index)

@@ -49,9 +49,7 @@ def sample(
         index = order[:, left:already]  # (B, n) predicted now
         scale = _guidance_at(guidance, guidance_schedule, num_tokens, left)
         hidden = model.decode(model.encode(tokens, mask, grid), mask, grid)
-        drawn = _draw(
-            model, hidden, text, index, grid, generators, head_steps, scale, temperature
-        )
+        drawn = _draw(model, hidden, text, index, grid, generators, head_steps, scale, temperature)
         tokens = tokens.scatter(1, index[:, :, None].expand_as(drawn), drawn)
         mask = mask.scatter(1, index, torch.zeros_like(index, dtype=torch.bool))
         already = left

@@ -131,7 +131,8 @@ class DpoStep:
         out = dpo_loss(winner, loser, winner_reference, loser_reference, self.config.beta)
         if step == 0 and abs(float(out.loss) - math.log(2)) > FIRST_LOSS_TOLERANCE:
             raise ValueError(
-                f"the first DPO loss is {float(out.loss):.6f}, not ln 2: policy and reference differ"
+                f"the first DPO loss is {float(out.loss):.6f}, not ln 2: "
+                "policy and reference differ"
             )
         drift = {"winner_drift": out.winner_drift, "loser_drift": out.loser_drift}
         extras = {"accuracy": out.accuracy, **drift}

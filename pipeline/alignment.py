@@ -1,7 +1,7 @@
 """DPO: the student learns to prefer the better picture of a pair.
 
 In:    `preferences` rows that were kept, `text` states, the student's checkpoint.
-Out:   checkpoints/dpo-<fingerprint>/final (averaged weights), beside it the log and resumable state.
+Out:   checkpoints/dpo-<fingerprint>/final (averaged weights); beside it log and resumable state.
 Rerun: nothing when it is there for these values and inputs; else goes on at the last saved step.
 
 This file is light, for the flow; the training itself is `python -m pipeline.aligning`.

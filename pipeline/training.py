@@ -79,7 +79,7 @@ def fit(
     }
     first = restore(folder, plain, optimizer, average, accelerator.device)
     log = Log(folder / LOG, first)
-    called = torch.compile(model) if compile_model else model
+    called: nn.Module = torch.compile(model) if compile_model else model  # type: ignore[assignment]
     bar = tqdm(total=schedule.steps, initial=first, desc=label, unit="step", disable=None)
     if watch and schedule.watch_every and first == 0:
         watch(0, average)
@@ -109,8 +109,10 @@ def fit(
                 log.write(row)
                 print(json.dumps(row), flush=True)  # the flow reads this
             bar.set_postfix(loss=f"{row['loss']:.4f}")
-        if watch and schedule.watch_every and (
-            done % schedule.watch_every == 0 or done == schedule.steps
+        if (
+            watch
+            and schedule.watch_every
+            and (done % schedule.watch_every == 0 or done == schedule.steps)
         ):
             watch(done, average)
         if accelerator.is_main_process and done % schedule.checkpoint_every == 0:
@@ -123,7 +125,8 @@ def fit(
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """No decay for vectors, biases and the head (lightgen.md 2.2)."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         free = parameter.ndim < 2 or name.endswith(".bias") or name.startswith("head.")
         (plain if free else decayed).append(parameter)
@@ -159,9 +162,7 @@ def check_finite(loss: float, step: int, folder: Path) -> None:
         )
 
 
-def save_state(
-    folder: Path, model: nn.Module, optimizer: Any, average: Weights, step: int
-) -> None:
+def save_state(folder: Path, model: nn.Module, optimizer: Any, average: Weights, step: int) -> None:
     part = folder / f".{STATE}.part"
     state = {
         "step": step,

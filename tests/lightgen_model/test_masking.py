@@ -1,5 +1,7 @@
 """Schedules against the published counts; masks against their definition."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,7 +12,7 @@ from lightgen_model.masking import draw_masks, mask_ratios, tokens_left
 
 def per_step(num_tokens: int, num_iterations: int) -> list[int]:
     left = [num_tokens, *tokens_left(num_tokens, num_iterations)]
-    return [before - after for before, after in zip(left, left[1:], strict=False)]
+    return [before - after for before, after in pairwise(left)]
 
 
 def test_tokens_per_iteration_are_the_published_ones() -> None:

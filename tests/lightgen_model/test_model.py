@@ -51,7 +51,7 @@ def test_patchify_is_channel_major_and_comes_back(model: LightGen) -> None:
 
 def test_padded_visible_tokens_change_nothing(model: LightGen) -> None:
     """Samples with different mask counts in one batch get what they would get alone."""
-    latents, states, lengths = batch(3)
+    latents, _, _ = batch(3)
     mask = torch.zeros(3, 16, dtype=torch.bool)
     for row, count in enumerate((3, 9, 16)):
         mask[row, :count] = True
@@ -167,9 +167,7 @@ def test_a_picture_depends_on_its_own_seed_and_text_alone(model: LightGen) -> No
 
 
 @pytest.mark.parametrize(("image_size", "iterations"), [(64, 1), (64, 16), (128, 10)])
-def test_one_student_draws_at_every_size(
-    model: LightGen, image_size: int, iterations: int
-) -> None:
+def test_one_student_draws_at_every_size(model: LightGen, image_size: int, iterations: int) -> None:
     _, states, lengths = batch(1)
     latents = sample(
         model,
