@@ -194,6 +194,11 @@ class TableFolder:
         values = _read_json(path) if path.exists() else None
         return Shard(**values) if values else None
 
+    def read_shard(self, shard: Shard) -> pa.Table:
+        """The rows of a shard that was just written and may not be committed yet."""
+        path = data_file(self.root, self.name, shard.name)
+        return LanceFileReader(str(path.absolute())).read_all().to_table().cast(self.table.schema)
+
     # --- versions -------------------------------------------------------------------------------
 
     def commit(self, shards: Sequence[Shard], inputs: str) -> Snapshot:

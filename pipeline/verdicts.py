@@ -80,7 +80,7 @@ def make(
     columns = ["image_id", "caption_id", "caption", "image", "reason"]
 
     def rows() -> Iterator[pa.RecordBatch]:
-        judge, done = _judge(_values(config).judge), 0
+        judge, done = build_judge(_values(config).judge), 0
         for piece in batches(config.root, images, columns, work.sources):
             yield judge_images(judge, piece)
             done += len(piece)
@@ -107,10 +107,13 @@ def _values(config: RunConfig) -> VerdictsConfig:
 
 
 def _folder(config: RunConfig) -> TableFolder:
+    return TableFolder(config.root, VERDICTS, judge_values(_values(config).judge))
+
+
+def judge_values(config: JudgeConfig) -> dict[str, object]:
     """Where a judge is served and how many questions it is asked at once changes no verdict."""
     served = {"endpoints", "requests_in_flight", "timeout_seconds"}
-    values = _values(config).judge.model_dump(mode="json", exclude=served)
-    return TableFolder(config.root, VERDICTS, values)
+    return config.model_dump(mode="json", exclude=served)
 
 
 def _inputs(upstream: Mapping[str, Manifest]) -> str:
@@ -122,7 +125,8 @@ def shard_name(folder: TableFolder, images: Shard) -> str:
 
 
 @cache
-def _judge(config: JudgeConfig) -> Judge:
+def build_judge(config: JudgeConfig) -> Judge:
+    """One a process."""
     return judges.build(config)
 
 
@@ -196,17 +200,19 @@ def reasons(config: VerdictsConfig, verdicts: pa.Table) -> list[str]:
 
 
 def judged(config: RunConfig, upstream: Mapping[str, Manifest]) -> pa.Table:
-    """Every picture with its verdict: image_id, caption_id, width, words, accepted, why.
-
-    Rows stand in the order of the images table.
-    """
     images = upstream["images"].snapshots["images"]
     verdicts = upstream["verdicts"].snapshots["verdicts"]
-    return _judged(config.root, _values(config), images, verdicts)
+    return judged_images(config.root, _values(config), images, verdicts)
 
 
 @lru_cache(maxsize=2)
-def _judged(root: str, values: VerdictsConfig, images: Snapshot, verdicts: Snapshot) -> pa.Table:
+def judged_images(
+    root: str, values: VerdictsConfig, images: Snapshot, verdicts: Snapshot
+) -> pa.Table:
+    """Every picture with its verdict, as the thresholds read it, in the order of the images.
+
+    Columns: image_id, caption_id, width, alignment, quality, words, accepted, why.
+    """
     pictures = read(root, images, ["image_id", "caption_id", "width"], check=False)
     said = read(root, verdicts)
     assert pictures["image_id"].equals(said["image_id"]), "verdicts are of other images"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import captions, features, images, verdicts
+from pipeline import alignment, captions, features, images, student, verdicts
 from pipeline.config import RunConfig, load_run
 from pipeline.tables import Manifest
 
@@ -120,3 +120,28 @@ def walk() -> Callable[..., dict[str, Manifest]]:
         return upstream
 
     return through
+
+
+@pytest.fixture
+def train() -> Callable[..., Manifest]:
+    """Leaves a student of random weights where the real one would be."""
+
+    def pretend(
+        config: RunConfig, upstream: Mapping[str, Manifest], stage: ModuleType = student
+    ) -> Manifest:
+        import torch
+
+        from lightgen_model import checkpoint
+        from lightgen_model.model import LightGen
+
+        assert config.student is not None
+        seed = config.student.seed + (100 if stage is alignment else 0)
+        model = LightGen(config.student.model).init_weights(torch.Generator().manual_seed(seed))
+        place = stage.folder(config, upstream)
+        checkpoint.save(place.final, config.student.model, model.state_dict(), {})
+        place.finish()
+        found = stage.find(config, upstream)
+        assert isinstance(found, Manifest)
+        return found
+
+    return pretend

@@ -175,6 +175,13 @@ def test_a_shard_without_rows_is_a_file_and_no_rows(tmp_path):
     assert place.find("nothing") == nothing
 
 
+def test_a_written_shard_can_be_read_before_it_is_committed(tmp_path):
+    place = folder(tmp_path)
+    written = place.read_shard(place.write_shard("one", [rows(0, 300)]))
+    assert written.equals(pa.Table.from_batches([rows(0, 300)]).cast(SCHEMA))
+    assert len(place.read_shard(place.write_shard("none", []))) == 0
+
+
 def test_wrong_columns_and_nulls_are_refused_and_leave_no_file(tmp_path):
     place = folder(tmp_path)
     with pytest.raises(ValueError, match=r"columns \['key'\], expected"):

@@ -1,0 +1,91 @@
+"""The student draws: captions and seeds in, latents and pictures out.
+
+In:    a checkpoint folder, captions with a seed each, sampling values.
+Out:   `Drawn`, in the order of the captions. Latents are normalised and rounded to float16, as
+       they are stored; a picture is what the VAE makes of those.
+Rerun: the same values give the same pictures. Batches are cut in order, so that rows of one call
+       always share their batch with the same others.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lightgen_model.config import ModelConfig
+from pipeline.config import RunConfig, SamplingConfig
+from pipeline.features import autoencoder, text_encoder
+from pipeline.tables import Manifest
+
+if TYPE_CHECKING:
+    # Loaded inside functions: torch takes seconds, and a flow that finds everything needs none.
+    from lightgen_model.model import LightGen
+
+
+@dataclass(frozen=True)
+class Drawn:
+    latents: NDArray[np.float16]  # (c, h, w)
+    image: Image.Image
+
+
+def checkpoint_folder(config: RunConfig, manifest: Manifest, name: str) -> Path:
+    return Path(config.root) / manifest.checkpoints[name]
+
+
+def draw(
+    config: RunConfig,
+    folder: Path,
+    captions: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    image_size: int,
+    sampling: SamplingConfig,
+) -> Iterator[list[Drawn]]:
+    """One list a batch. A checkpoint of another config is a ValueError that names both."""
+    from lightgen_model.sampling import sample
+
+    assert config.student is not None and config.features is not None
+    model = _student(folder, config.device, config.student.model)
+    encoder = text_encoder(config.features, config.device)
+    for first in range(0, len(captions), sampling.batch_size):
+        rows = slice(first, first + sampling.batch_size)
+        states, lengths = encoder.encode(captions[rows])  # (B, L, E), (B,)
+        latents = sample(
+            model,
+            states,
+            lengths,
+            image_size=image_size,
+            num_iterations=sampling.num_iterations,
+            head_steps=sampling.head_steps,
+            guidance=sampling.guidance,
+            guidance_schedule=sampling.guidance_schedule,
+            temperature=sampling.temperature,
+            seeds=seeds[rows],
+        )  # (B, c, h, w)
+        rounded = latents.half().cpu().numpy()
+        pictures = decode(config, rounded)
+        yield [Drawn(one, image) for one, image in zip(rounded, pictures, strict=True)]
+
+
+def decode(config: RunConfig, latents: NDArray[np.float16]) -> list[Image.Image]:
+    """Pictures of normalised latents (B, c, h, w)."""
+    import torch
+
+    from lightgen_model.autoencoder import to_images
+
+    assert config.features is not None
+    vae = autoencoder(config.features, config.device)
+    pixels = vae.decode(torch.from_numpy(latents).float().to(config.device))
+    return [Image.fromarray(image) for image in to_images(pixels).cpu().numpy()]
+
+
+@lru_cache(maxsize=2)
+def _student(folder: Path, device: str, expected: ModelConfig) -> "LightGen":
+    from lightgen_model import checkpoint
+
+    return checkpoint.load(folder, device, expected=expected)

@@ -1,0 +1,104 @@
+"""Evaluation: the same prompts and seeds for every checkpoint, scores from the table alone."""
+
+import pyarrow as pa
+import pytest
+
+from pipeline import alignment, evaluation, preferences
+from pipeline.evaluation import scores, summarise
+from pipeline.tables import Manifest, read
+
+
+@pytest.fixture
+def above(debug_run, walk, train):
+    config = debug_run()
+    upstream = walk(config)
+    return config, {**upstream, "student": train(config, upstream)}
+
+
+@pytest.fixture
+def aligned(above, make, train):
+    config, upstream = above
+    upstream["preferences"], _ = make(preferences, config, upstream)
+    return config, {**upstream, "dpo": train(config, upstream, alignment)}
+
+
+def rows_of(config, manifest: Manifest, columns=None):
+    return read(config.root, manifest.snapshots["evaluate"], columns)
+
+
+def test_both_checkpoints_draw_the_same_prompts_and_seeds(aligned, make):
+    config, upstream = aligned
+    manifest, _ = make(evaluation, config, upstream)
+    table = rows_of(config, manifest)
+    asked = ["task", "prompt_index", "prompt", "image_index", "seed"]
+    student, dpo = (
+        table.slice(half * len(table) // 2, len(table) // 2).select(asked) for half in (0, 1)
+    )
+    assert student.equals(dpo)
+    assert table["checkpoint"].unique().to_pylist() == ["student", "aligned"]
+    assert len(set(student["seed"].to_pylist())) == len(student)
+    assert all(
+        row["correct"] == (row["reason"] == "")
+        for row in table.select(["correct", "reason"]).to_pylist()
+    )
+
+
+def test_a_new_aligned_checkpoint_redraws_only_itself(aligned, make):
+    config, upstream = aligned
+    first, made = make(evaluation, config, upstream)
+    assert len(made) == 2
+    assert evaluation.find(config, upstream) == first
+    assert make(evaluation, config, upstream) == (first, [])
+    other = upstream | {"dpo": Manifest("dpo", "0" * 64, {}, upstream["dpo"].checkpoints)}
+    second, made = make(evaluation, config, other)
+    assert len(made) == 1
+    old, new = (manifest.snapshots["evaluate"] for manifest in (first, second))
+    assert old.shards[0] == new.shards[0]
+    assert (old.table, old.version, new.version) == (new.table, 1, 2)
+
+
+def test_a_student_alone_is_measured_too(above, make):
+    config, upstream = above
+    manifest, _ = make(evaluation, config, upstream)
+    assert list(scores(config, manifest)) == ["student"]
+    seen = evaluation.describe(config, upstream, manifest)
+    assert seen.plots == ()
+    assert seen.pictures[0].jpeg[:2] == b"\xff\xd8"
+
+
+def test_the_description_says_what_the_table_holds(aligned, make):
+    config, upstream = aligned
+    manifest, _ = make(evaluation, config, upstream)
+    seen = evaluation.describe(config, upstream, manifest)
+    correct = rows_of(config, manifest, ["correct"])["correct"].to_pylist()
+    assert (seen.rows_in, seen.kept) == (len(correct), sum(correct))
+    assert sum(seen.reasons.values()) == len(correct) - sum(correct)
+    assert seen.tables[0].header == ("task", "student", "aligned", "difference")
+    assert len(seen.tables[0].rows) == 7  # six tasks and their mean
+    assert b"<svg" in seen.plots[0].svg
+    assert scores(config, manifest) == summarise(rows_of(config, manifest))
+
+
+def answers(*rows: tuple[str, str, str, bool]) -> pa.Table:
+    names = ("evaluator", "checkpoint", "task", "correct")
+    return pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+
+
+def test_the_mean_is_over_tasks_and_not_over_pictures():
+    table = answers(
+        ("shapes", "student", "colors", True),
+        ("shapes", "student", "colors", True),
+        ("shapes", "student", "colors", False),
+        ("shapes", "student", "position", False),
+        ("shapes", "aligned", "colors", True),
+        ("shapes", "aligned", "position", True),
+    )
+    assert summarise(table) == {
+        "student": {"colors": 2 / 3, "position": 0.0, "mean": 1 / 3},
+        "aligned": {"colors": 1.0, "position": 1.0, "mean": 1.0},
+    }
+
+
+def test_tasks_of_several_evaluators_are_told_apart():
+    table = answers(("shapes", "student", "colors", True), ("geneval", "student", "colors", False))
+    assert summarise(table)["student"] == {"shapes/colors": 1, "geneval/colors": 0, "mean": 0.5}

@@ -1,0 +1,136 @@
+"""Preferences by a student of random weights: every comparison is a pair or says why not."""
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+import torch
+
+from lightgen_model.config import ModelConfig
+from pipeline import preferences
+from pipeline.drawing import checkpoint_folder, decode, draw
+from pipeline.features import autoencoder
+from pipeline.preferences import Contender, Subject, subjects
+from pipeline.tables import read
+from pipeline.verdicts import accepted, decoded
+
+
+@pytest.fixture
+def above(debug_run, walk, train):
+    """The run and all that preferences read."""
+    config = debug_run()
+    upstream = walk(config)
+    return config, {**upstream, "student": train(config, upstream)}
+
+
+def rows_of(config, manifest, table="preferences"):
+    return read(config.root, manifest.snapshots[table])
+
+
+def test_each_comparison_is_a_pair_or_has_a_reason(above, make):
+    config, upstream = above
+    manifest, _ = make(preferences, config, upstream)
+    samples, pairs = (rows_of(config, manifest, name) for name in ("samples", "preferences"))
+    assert len(samples) == 12 * 2
+    assert len(pairs) == 12 * (2 + 1)
+    good = accepted(config.verdicts, samples).tolist()
+    over_student = [row for row in pairs.to_pylist() if row["kind"] == "teacher_over_student"]
+    assert [row["keep"] for row in over_student] == [not fine for fine in good]
+    for row in pairs.to_pylist():
+        assert row["keep"] == (row["reason"] == "")
+        assert (row["winner"] is None) == (row["loser"] is None) == (not row["keep"])
+        assert len(row["winner"] or row["loser"] or b"\0" * 2048) == 2 * 16 * 8 * 8
+    assert len(set(pairs["pair_id"].to_pylist())) == len(pairs)
+    seen = preferences.describe(config, upstream, manifest)
+    assert (seen.rows_in, seen.kept) == (36, sum(pairs["keep"].to_pylist()))
+    assert seen.pictures[0].jpeg[:2] == b"\xff\xd8"
+
+
+def test_the_winner_is_the_teachers_accepted_picture_as_the_vae_sees_it(above, make):
+    config, upstream = above
+    manifest, _ = make(preferences, config, upstream)
+    pairs = rows_of(config, manifest)
+    row = next(row for row in pairs.to_pylist() if row["keep"] and row["winner_from"] == "teacher")
+    moments = read(config.root, upstream["features"].snapshots["features_64"]).to_pylist()
+    flat = next(one["moments"] for one in moments if one["caption_id"] == row["caption_id"])
+    vae = autoencoder(config.features, "cpu")
+    mean = vae.mean(torch.tensor(flat).view(1, 32, 8, 8)).half().numpy()
+    assert np.array_equal(np.frombuffer(row["winner"], np.float16), mean.ravel())
+    assert decoded(row["winner_image"]).size == (64, 64)
+
+
+def test_a_sample_is_what_its_stored_latents_decode_to(above, make):
+    config, upstream = above
+    manifest, _ = make(preferences, config, upstream)
+    rows = rows_of(config, manifest, "samples").to_pylist()[:10]  # one batch was ten rows
+    latents = np.stack([np.frombuffer(r["latents"], np.float16) for r in rows])
+    pictures = decode(config, latents.reshape(10, 16, 8, 8))
+    for row, picture in zip(rows, pictures, strict=True):
+        assert np.array_equal(np.asarray(decoded(row["image"])), np.asarray(picture))
+
+
+def test_a_rerun_draws_nothing_and_another_margin_neither(above, make, debug_run):
+    config, upstream = above
+    manifest, made = make(preferences, config, upstream)
+    assert len(made) == 3
+    assert preferences.find(config, upstream) == manifest
+    assert make(preferences, config, upstream) == (manifest, [])
+    strict = debug_run({"preferences.min_margin": 0.9})
+    again, _ = make(preferences, strict, upstream)
+    assert again.snapshots["samples"] == manifest.snapshots["samples"]
+    assert again.snapshots["preferences"].table != manifest.snapshots["preferences"].table
+    table = rows_of(strict, again)
+    kinds = zip(table["kind"].to_pylist(), table["reason"].to_pylist(), strict=True)
+    assert {reason for kind, reason in kinds if kind == "best_over_worst"} == {"tie"}
+
+
+def test_the_captions_are_chosen_by_themselves_and_were_accepted(above):
+    config, upstream = above
+    chosen = subjects(config, upstream)
+    assert len(chosen) == 12
+    encoded = read(config.root, upstream["features"].snapshots["features_64"])
+    assert {one.caption_id for one in chosen} <= set(encoded["caption_id"].to_pylist())
+    assert all(one.score > 0.5 for one in chosen)
+
+
+def contender(name: str, score: float) -> Contender:
+    return Contender(name, b"", b"", score, good=score > 0.5)
+
+
+@pytest.mark.parametrize(
+    ("scores", "margin", "reason"),
+    [([0.2, 0.9], 0.1, ""), ([0.5, 0.55], 0.1, "tie"), ([0.5], 0.0, "tie"), ([1, 1], 0.0, "tie")],
+)
+def test_best_over_worst_needs_a_margin(scores, margin, reason):
+    subject = Subject("id", "a red circle", "image", 0, 0, 1.0)
+    drawn = [contender(f"sample {n}", score) for n, score in enumerate(scores)]
+    row = preferences._best_over_worst(subject, drawn, margin)
+    assert row["reason"] == reason
+    assert row["winner_score"] == max(scores)
+    assert row["loser_score"] == min(scores)
+
+
+def test_a_checkpoint_of_another_config_is_named(above, debug_run):
+    config, upstream = above
+    other = debug_run({"student.model.width": 64})
+    folder = checkpoint_folder(config, upstream["student"], "student")
+    assert isinstance(other.student.model, ModelConfig)
+    with pytest.raises(ValueError, match="of another config: width 32 against 64"):
+        list(
+            draw(
+                other,
+                folder,
+                ["a red circle"],
+                [1],
+                image_size=64,
+                sampling=config.preferences.sampling,
+            )
+        )
+
+
+def test_no_row_is_lost_between_the_two_tables(above, make):
+    config, upstream = above
+    manifest, _ = make(preferences, config, upstream)
+    samples = rows_of(config, manifest, "samples")
+    pairs = rows_of(config, manifest)
+    over_student = pairs.filter(pc.equal(pairs["kind"], "teacher_over_student"))
+    assert over_student["caption_id"].to_pylist() == samples["caption_id"].to_pylist()
