@@ -25,7 +25,7 @@ _LOG_SECONDS = 10.0
 def publish(run: str, description: Description, timing: Timing) -> None:
     key = f"{run}-{description.stage}"
     create_markdown_artifact(
-        markdown=description.markdown(timing), key=key, description=description.title
+        markdown=description.markdown(timing, run=run), key=key, description=description.title
     )
     create_table_artifact(
         table=counts(description, timing), key=f"{key}-counts", description="rows of this stage"

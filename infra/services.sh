@@ -10,6 +10,7 @@ mkdir -p "$state"
 export PREFECT_API_URL="$ui/api"
 export PREFECT_HOME="$state"
 export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1
+export PREFECT_WORKER_QUERY_SECONDS=2  # a run starts at once, not at the next ten seconds
 export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"  # flows load what is here and never download
 export PATH="$PWD/.venv/bin:$PATH"
 
