@@ -10,7 +10,8 @@ from typing import Any
 
 from prefect import State, flow
 
-from flows.stages import Handed, make_tables, run_name, run_stage
+from flows.handed import Handed
+from flows.stages import make_tables, run_name, run_stage
 from pipeline import captions as captions_stage
 from pipeline import features as features_stage
 from pipeline import images as images_stage

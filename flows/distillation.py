@@ -16,7 +16,8 @@ from prefect.utilities.engine import link_state_to_flow_run_result
 
 from flows.dataset import captions, features, images, verdicts
 from flows.evaluation import evaluate
-from flows.stages import Handed, manifest_of, run_name
+from flows.handed import Handed, manifest_of
+from flows.stages import run_name
 from flows.training import dpo, preferences, student
 from pipeline import evaluation, preflight
 from pipeline.config import RunConfig, load_run

@@ -9,7 +9,8 @@ from typing import Any
 
 from prefect import State, flow
 
-from flows.stages import Handed, make_tables, run_name, run_stage
+from flows.handed import Handed
+from flows.stages import make_tables, run_name, run_stage
 from pipeline import evaluation as evaluation_stage
 
 

@@ -25,6 +25,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.artifacts import Progress, publish
+from flows.handed import Handed, above, hand_on
 from pipeline import preflight
 from pipeline.config import RunConfig, load_run
 from pipeline.description import (
@@ -32,12 +33,9 @@ from pipeline.description import (
     Description,
     Timing,
     description_folder,
-    write_whole,
 )
 from pipeline.tables import Manifest, Shard, Work
-from pipeline.upstream import resolve
 
-Handed: TypeAlias = dict[str, Any]  # what flows give each other: which manifest, in JSON
 Upstream: TypeAlias = Mapping[str, Manifest]
 
 
@@ -115,38 +113,6 @@ def run_stage(
     publish(config.name, description, timing)
     handed = hand_on(config, manifest, timing)
     return Completed(name="Cached" if found else "Completed", data=handed)
-
-
-def above(
-    config: RunConfig, stage: str, upstream: Mapping[str, Handed] | None
-) -> dict[str, Manifest]:
-    """The manifests that the parent handed over or, called alone, those the run has on disk."""
-    if upstream is None:
-        return dict(resolve(config, stage))
-    return {name: manifest_of(config, handed) for name, handed in upstream.items()}
-
-
-def hand_on(config: RunConfig, manifest: Manifest, timing: Timing | None = None) -> Handed:
-    """A flow's parameters must stay small (512 KB), a manifest lists every shard: it is a file."""
-    text = json.dumps(manifest.to_json(), sort_keys=True, indent=1)
-    name = f"{manifest.stage}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    path = Path(config.root) / "manifests" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.encode())
-    return {
-        "manifest": name,
-        "tables": {
-            key: {"table": each.table, "version": each.version, "rows": each.rows}
-            for key, each in manifest.snapshots.items()
-        },
-        "checkpoints": manifest.checkpoints,
-        "timing": asdict(timing) if timing else None,
-    }
-
-
-def manifest_of(config: RunConfig, handed: Handed) -> Manifest:
-    path = Path(config.root) / "manifests" / f"{handed['manifest']}.json"
-    return Manifest.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
 def reuse(call: Call, found: Manifest) -> Manifest:

@@ -20,18 +20,9 @@ from pydantic import Field
 from flows.artifacts import Progress
 from flows.dataset import Above, Overrides
 from flows.evaluation import evaluate
+from flows.handed import Handed, above, hand_on
 from flows.launch import launch
-from flows.stages import (
-    Call,
-    Handed,
-    Stage,
-    above,
-    cached,
-    hand_on,
-    make_tables,
-    run_name,
-    run_stage,
-)
+from flows.stages import Call, Stage, cached, make_tables, run_name, run_stage
 from pipeline import alignment as dpo_stage
 from pipeline import preferences as preferences_stage
 from pipeline import student as student_stage
