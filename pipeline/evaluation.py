@@ -167,15 +167,20 @@ def _evaluator(config: EvaluatorConfig) -> Evaluator:
     return evaluators.build(config)
 
 
+@cache
+def _prompts(config: EvaluatorConfig) -> tuple[Prompt, ...]:
+    """Once a process: finding what is held out takes seconds."""
+    return tuple(_evaluator(config).prompts())
+
+
 # --- rows ---------------------------------------------------------------------------------------
 
 
 def orders_of(config: RunConfig, evaluator: EvaluatorConfig) -> list[Order]:
-    built = _evaluator(evaluator)
     return [
         Order(prompt, number, seed_of(prompt.index, number, _values(config).seed))
-        for prompt in built.prompts()
-        for number in range(built.images_per_prompt)
+        for prompt in _prompts(evaluator)
+        for number in range(_evaluator(evaluator).images_per_prompt)
     ]
 
 

@@ -1,5 +1,6 @@
 """A run small enough for a test, and a walk through its table stages."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -107,17 +108,38 @@ def make() -> Callable[..., tuple[Manifest, list[str]]]:
     return make_stage
 
 
+@pytest.fixture(scope="session")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of a run's data stages, made once a session for each config."""
+    made: dict[str, Path] = {}
+
+    def root_of(config: RunConfig, last: str) -> Path:
+        key = config.model_dump_json(exclude={"root"}) + last
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("walked")
+            _through(config.model_copy(update={"root": str(made[key])}), last)
+        return made[key]
+
+    return root_of
+
+
+def _through(config: RunConfig, last: str) -> dict[str, Manifest]:
+    upstream: dict[str, Manifest] = {}
+    for stage in DATA_STAGES:
+        upstream[stage.STAGE], _ = make_stage(stage, config, upstream)
+        if last == stage.STAGE:
+            break
+    return upstream
+
+
 @pytest.fixture
-def walk() -> Callable[..., dict[str, Manifest]]:
+def walk(walked: Callable[..., Path]) -> Callable[..., dict[str, Manifest]]:
     """Makes captions, images, verdicts and features, up to and with the stage named."""
 
     def through(config: RunConfig, last: str = "features") -> dict[str, Manifest]:
-        upstream: dict[str, Manifest] = {}
-        for stage in DATA_STAGES:
-            upstream[stage.STAGE], _ = make_stage(stage, config, upstream)
-            if last == stage.STAGE:
-                break
-        return upstream
+        if not Path(config.root).exists():  # where tables are already, growth is what is tested
+            shutil.copytree(walked(config, last), config.root)
+        return _through(config, last)
 
     return through
 

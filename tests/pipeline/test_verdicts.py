@@ -1,13 +1,21 @@
 """Verdicts by the exact detector: a row a picture, thresholds applied by the reader."""
 
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import images, verdicts
-from pipeline.config import ShapesJudge, VerdictsConfig
+from pipeline import captions, images, verdicts
+from pipeline.config import ShapesJudge, VerdictsConfig, load_run
 from pipeline.images import png
 from pipeline.judges import Verdict
 from pipeline.tables import read
@@ -115,3 +123,40 @@ def test_the_description_counts_what_the_tables_hold(debug_run, walk):
     widths = np.unique([row[0] for row in seen.tables[0].rows])
     assert widths.tolist() == ["128 px", "64 px"]
     assert seen.pictures[0].jpeg[:2] == b"\xff\xd8"
+
+
+def test_stages_killed_at_any_moment_leave_the_same_files(debug_run, walk, tmp_path):
+    walk(debug_run(), "verdicts")
+    expected = sums(tmp_path / "artifacts")
+    debug_run(root=tmp_path / "killed")
+    program = [sys.executable, __file__, str(tmp_path / "debug.yaml")]
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    for seconds in (0.05, 0.15, 0.3, 0.5):
+        child = subprocess.Popen(program, env=environment, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()  # it begins
+        time.sleep(seconds)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+    subprocess.run(program, env=environment, check=True)
+    assert sums(tmp_path / "killed") == expected
+
+
+def sums(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in root.glob("tables/*/data/*.lance")
+    }
+
+
+if __name__ == "__main__":
+    print("begins", flush=True)
+    run, above = load_run(sys.argv[1]), {}
+    for stage in (captions, images, verdicts):
+        made = [
+            shard
+            for work in stage.plan(run, above)
+            for shard in stage.make(run, above, work, lambda rows: None)
+        ]
+        above[stage.STAGE] = stage.commit(run, above, made)
