@@ -21,6 +21,9 @@ class HeadConfig(BaseModel):
     width: int = Field(1536, ge=8)
     diffusion_steps: int = Field(1000, ge=2)  # ddpm only: length of the training schedule
     batch_multiplier: int = Field(4, ge=1)  # independent (t, noise) draws for each token
+    # True: a token's draws fall in equal parts of the time distribution, which has the same mean
+    # and less variance; False: independent, as published.
+    stratified: bool = False
     time_shift: float = Field(0.0)  # flow only: mean of the logit-normal t; above 0 is noisier
 
 

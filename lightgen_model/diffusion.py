@@ -149,9 +149,18 @@ def _discretised_gaussian(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
 # --- flow matching ----------------------------------------------------------------------------
 
 
-def flow_times(num: int, shift: float, generator: torch.Generator) -> Tensor:
+def uniforms(num: int, strata: int, generator: torch.Generator) -> Tensor:
+    """Uniform draws in (0, 1), float64; each run of `strata` has one in each equal part."""
+    part = torch.arange(num, dtype=torch.float64) % strata
+    return ((part + torch.rand(num, generator=generator, dtype=torch.float64)) / strata).clamp(
+        1e-9, 1 - 1e-9
+    )
+
+
+def flow_times(num: int, shift: float, strata: int, generator: torch.Generator) -> Tensor:
     """Logit-normal t; `shift` > 0 moves the mass towards noise, where words are decided."""
-    return torch.sigmoid(torch.randn(num, generator=generator) + shift)
+    normal = torch.special.ndtri(uniforms(num, strata, generator))
+    return torch.sigmoid(normal + shift).float()
 
 
 def flow_loss(net: Net, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightgen_model.config import HeadConfig
-from lightgen_model.diffusion import Ddpm, flow_loss, flow_sample, flow_times
+from lightgen_model.diffusion import Ddpm, flow_loss, flow_sample, flow_times, uniforms
 from lightgen_model.layers import NORM_EPS
 
 TIME_FEATURES = 256
@@ -88,6 +88,14 @@ class HeadNet(nn.Module):
         return self.final(x, condition)
 
 
+def draw_times(config: HeadConfig, num: int, generator: torch.Generator) -> Tensor:
+    """Training times (num,), on the CPU: integers for DDPM, floats in 0..1 for flow."""
+    strata = config.batch_multiplier if config.stratified else 1
+    if config.kind == "flow":
+        return flow_times(num, config.time_shift, strata, generator)
+    return (uniforms(num, strata, generator) * config.diffusion_steps).long()
+
+
 class DiffusionHead(nn.Module):
     """The head's loss and its sampler around `HeadNet`."""
 
@@ -95,12 +103,6 @@ class DiffusionHead(nn.Module):
         super().__init__()
         self.config, self.token_dim = config, token_dim
         self.net = HeadNet(config, token_dim, condition_width)
-
-    def draw_times(self, num: int, generator: torch.Generator) -> Tensor:
-        """Training times (num,), on the CPU: integers for DDPM, floats in 0..1 for flow."""
-        if self.config.kind == "flow":
-            return flow_times(num, self.config.time_shift, generator)
-        return torch.randint(self.config.diffusion_steps, (num,), generator=generator)
 
     def losses(
         self, x: Tensor, condition: Tensor, t: Tensor, noise: Tensor

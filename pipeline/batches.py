@@ -28,9 +28,7 @@ class TextStates:
         self.lengths = table["length"].to_numpy()
         self.states = [
             torch.from_numpy(np.frombuffer(bits, np.int16).reshape(length, -1).copy())
-            for bits, length in zip(
-                table["states"].to_pylist(), self.lengths.tolist(), strict=True
-            )
+            for bits, length in zip(table["states"].to_pylist(), self.lengths.tolist(), strict=True)
         ]
 
     def rows(self, caption_ids: Sequence[str]) -> np.ndarray:

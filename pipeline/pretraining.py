@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lightgen_model import checkpoint
 from lightgen_model.autoencoder import Autoencoder, to_images
 from lightgen_model.config import ModelConfig
-from lightgen_model.diffusion import flow_times
+from lightgen_model.head import draw_times
 from lightgen_model.masking import draw_masks
 from lightgen_model.model import LightGen, TokenLosses
 from lightgen_model.sampling import sample
@@ -165,9 +165,7 @@ def draws_for(
     """Times (T,) and noise (T, D) for the masked tokens of a batch."""
     rows = int(mask.sum()) * model.head.batch_multiplier
     noise = torch.randn(rows, model.token_dim, generator=generator)
-    if model.head.kind == "flow":
-        return flow_times(rows, model.head.time_shift, generator), noise
-    return torch.randint(model.head.diffusion_steps, (rows,), generator=generator), noise
+    return draw_times(model.head, rows, generator), noise
 
 
 @dataclass

@@ -108,13 +108,16 @@ def train_autoencoder(steps: int, batch_size: int = 32, seed: int = 0) -> Autoen
     """Reconstruct rendered shapes through noisy latents, then normalise latents to unit scale."""
     torch.manual_seed(seed)
     vae = build_autoencoder().train()
-    pool = render_batch(20_000, seed + 1)
+    # GroupNorm's statistics depend on the picture's size, so both sizes are seen.
+    pools = [render_batch(12_000, seed + 1), render_batch(3_000, seed + 3, image_size=128)]
     optimizer = torch.optim.AdamW(vae.parameters(), lr=3e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     generator = torch.Generator().manual_seed(seed + 2)
     bar = trange(steps, desc="autoencoder")
-    for _ in bar:
-        pixels = pool[torch.randint(len(pool), (batch_size,), generator=generator)]
+    for step in bar:
+        pool = pools[step % 2]
+        size = batch_size // (4 if step % 2 else 1)
+        pixels = pool[torch.randint(len(pool), (size,), generator=generator)]
         z = vae.encode(pixels).latent_dist.mode()
         spread = z.std()
         noisy = z + LATENT_NOISE * spread.detach() * torch.randn(z.shape, generator=generator)
@@ -129,7 +132,9 @@ def train_autoencoder(steps: int, batch_size: int = 32, seed: int = 0) -> Autoen
         schedule.step()
         bar.set_postfix(error=f"{error.item():.4f}", kl=f"{kl.item():.2f}")
     with torch.inference_mode():
-        z = torch.cat([vae.encode(p).latent_dist.mode() for p in pool[:2048].split(256)])
+        z = torch.cat(
+            [vae.encode(pools[0][n : n + 256]).latent_dist.mode() for n in range(0, 2048, 256)]
+        )
     vae.register_to_config(scaling_factor=1 / z.std().item(), shift_factor=z.mean().item())
     return fix_variance(vae, POSTERIOR_STD * z.std().item())
 
@@ -146,7 +151,7 @@ def fix_variance(vae: AutoencoderKL, std: float) -> AutoencoderKL:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the small VAE and T5 of the shapes world.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2500, help="training steps of the VAE")
+    parser.add_argument("--steps", type=int, default=3600, help="training steps of the VAE")
     args = parser.parse_args()
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(args.out / "text_encoder")

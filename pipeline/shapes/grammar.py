@@ -40,6 +40,8 @@ COLOURED_SHARE = 0.25  # of counting and position, which GenEval itself asks wit
 HELD_OUT_CAPTIONS = 0.2  # share of caption strings, in tasks of few scenes
 HELD_OUT_SCENES = 0.1  # share of whole scenes, and again of strings, in tasks of many
 MANY_SCENES = ("position", "color_attr")
+HELD_OUT_STREAM = 1_000_003  # no training seed draws evaluation's prompts
+DRAWS_PER_PROMPT = 200  # then a task has no more prompts
 GRAMMAR_VERSION = 2  # raise when any caption or the held-out rule changes
 
 _PLURALS = {shape: shape + ("es" if shape == "cross" else "s") for shape in SHAPES}
@@ -221,20 +223,13 @@ def held_out_prompts(per_task: int) -> dict[str, list[str]]:
 
 
 def _held_out_of(task: str, per_task: int) -> list[str]:
-    plain, colourful = (
-        sorted(
-            (
-                caption
-                for spec in _scenes(task, with_colour)
-                for template in TEMPLATES
-                if held_out(caption := phrase(spec, template))
-            ),
-            key=lambda caption: _fraction("order", caption),
-        )
-        for with_colour in (False, True)
-    )
-    if not plain or not colourful:
-        return (plain or colourful)[:per_task]
-    num_colourful = max(round(per_task * COLOURED_SHARE), per_task - len(plain))
-    num_colourful = min(num_colourful, len(colourful))
-    return plain[: per_task - num_colourful] + colourful[:num_colourful]
+    """Drawn as training captions are, so that both have the same share of coloured ones."""
+    rng = np.random.default_rng([GRAMMAR_VERSION, TASKS.index(task), HELD_OUT_STREAM])
+    prompts: dict[str, None] = {}
+    for _ in range(per_task * DRAWS_PER_PROMPT):
+        caption = _sample_caption(task, rng)
+        if held_out(caption):
+            prompts[caption] = None
+        if len(prompts) == per_task:
+            break
+    return list(prompts)

@@ -121,7 +121,7 @@ def test_the_flow_target_is_noise_minus_data() -> None:
 
 def test_a_higher_shift_means_noisier_times() -> None:
     means = [
-        flow_times(20_000, shift, torch.Generator().manual_seed(0)).mean().item()
+        flow_times(20_000, shift, 1, torch.Generator().manual_seed(0)).mean().item()
         for shift in (0.0, 1.0)
     ]
     assert means[0] == pytest.approx(0.5, abs=0.01)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightgen_model.config import HeadConfig
-from lightgen_model.head import DiffusionHead, time_features
+from lightgen_model.head import DiffusionHead, draw_times, time_features
 
 
 def test_time_features_have_the_published_values() -> None:
@@ -31,9 +31,22 @@ def test_equal_conditions_make_guidance_do_nothing(kind: str) -> None:
 
 def test_times_are_drawn_in_the_units_of_the_head() -> None:
     generator = torch.Generator().manual_seed(0)
-    ddpm = DiffusionHead(HeadConfig(kind="ddpm", depth=1, width=8), 4, 4)
-    flow = DiffusionHead(HeadConfig(kind="flow", depth=1, width=8), 4, 4)
-    steps, times = ddpm.draw_times(5000, generator), flow.draw_times(5000, generator)
+    ddpm = HeadConfig(kind="ddpm", depth=1, width=8)
+    flow = HeadConfig(kind="flow", depth=1, width=8)
+    steps, times = draw_times(ddpm, 5000, generator), draw_times(flow, 5000, generator)
     assert steps.min() >= 0
     assert 990 < steps.max() <= 999
     assert 0 < times.min() < times.max() < 1
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "flow"])
+def test_stratified_times_spread_a_tokens_draws_and_keep_the_mean(kind: str) -> None:
+    plain = HeadConfig(kind=kind, depth=1, width=8, batch_multiplier=4)  # type: ignore[arg-type]
+    spread = plain.model_copy(update={"stratified": True})
+    one, other = (
+        draw_times(config, 40_000, torch.Generator().manual_seed(0)).double().view(-1, 4)
+        for config in (plain, spread)
+    )
+    assert other.mean().item() == pytest.approx(one.mean().item(), rel=1e-2)
+    assert (other.diff(dim=1) >= 0).all()
+    assert other.mean(1).var() < 0.2 * one.mean(1).var()

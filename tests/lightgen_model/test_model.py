@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from lightgen_model.config import HeadConfig, ModelConfig, debug, lightgen_published
+from lightgen_model.head import draw_times
 from lightgen_model.model import LightGen, Text, gather_index
 from lightgen_model.sampling import sample
 
@@ -30,7 +31,7 @@ def losses(model: LightGen, mask: Tensor) -> Tensor:
     latents, states, lengths = batch(len(mask))
     generator = torch.Generator().manual_seed(3)
     rows = model.num_draws(mask)
-    times = model.head.draw_times(rows, generator)
+    times = draw_times(model.config.head, rows, generator)
     noise = torch.randn(rows, 64, generator=generator)
     return model(latents, states, lengths, mask, times=times, noise=noise).mse
 
@@ -127,7 +128,7 @@ def test_every_parameter_gets_a_gradient() -> None:
             states,
             lengths,
             mask,
-            times=model.head.draw_times(rows, torch.Generator().manual_seed(0)),
+            times=draw_times(head, rows, torch.Generator().manual_seed(0)),
             noise=torch.randn(rows, 64),
             drop_text=torch.tensor([True, False, False]),
         )
