@@ -26,10 +26,13 @@ class Autoencoder:
     def load(
         folder: str | Path,
         revision: str | None = None,
+        subfolder: str = "",
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "Autoencoder":
-        vae = AutoencoderKL.from_pretrained(str(folder), revision=revision, dtype=dtype)
+        vae = AutoencoderKL.from_pretrained(
+            str(folder), revision=revision, subfolder=subfolder, dtype=dtype
+        )
         return Autoencoder(vae.to(device))
 
     @torch.inference_mode()

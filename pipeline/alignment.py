@@ -10,7 +10,13 @@ This file is light, for the flow; the training itself is `python -m pipeline.ali
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.checkpoints import TrainingFolder, read_rows, subprocess_command, training_folder
+from pipeline.checkpoints import (
+    FINAL,
+    TrainingFolder,
+    read_rows,
+    subprocess_command,
+    training_folder,
+)
 from pipeline.config import DpoConfig, RunConfig
 from pipeline.description import Description, Plot
 from pipeline.plots import loss_plot, preference_plot
@@ -35,7 +41,7 @@ def folder(config: RunConfig, upstream: Mapping[str, Manifest]) -> TrainingFolde
 
 
 def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None:
-    return folder(config, upstream).find(CHECKPOINT)
+    return folder(config, upstream).find({CHECKPOINT: FINAL})
 
 
 def command(config_file: Path, upstream_file: Path) -> list[str]:

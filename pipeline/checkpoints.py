@@ -41,13 +41,14 @@ class TrainingFolder:
     def final(self) -> Path:
         return self.path / FINAL
 
-    def find(self, name: str) -> Manifest | None:
-        """The manifest of a finished training, or None."""
+    def find(self, folders: Mapping[str, str]) -> Manifest | None:
+        """The manifest of a finished training, its checkpoints by name, or None."""
         path = self.path / MANIFEST
         if not path.is_file():
             return None
         weights = json.loads(path.read_text(encoding="utf-8"))["weights"]
-        return Manifest(self.stage, weights, {}, {name: f"{self.relative}/{FINAL}"})
+        checkpoints = {name: f"{self.relative}/{folder}" for name, folder in folders.items()}
+        return Manifest(self.stage, weights, {}, checkpoints)
 
     def finish(self) -> None:
         """Say that `final/` is whole."""

@@ -143,6 +143,7 @@ class VerdictsConfig(Frozen):
 
 class FeaturesConfig(Frozen):
     autoencoder: str  # folder or hub repository of an AutoencoderKL
+    autoencoder_subfolder: str = ""  # "vae" in a repository that holds a whole pipeline
     text_encoder: str  # folder or hub repository of a T5 encoder with its tokenizer
     autoencoder_revision: str | None = None
     text_encoder_revision: str | None = None

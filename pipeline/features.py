@@ -190,7 +190,13 @@ def autoencoder(values: FeaturesConfig, device: str) -> "Autoencoder":
     from lightgen_model.autoencoder import Autoencoder
 
     dtype = getattr(torch, values.dtype)
-    return Autoencoder.load(values.autoencoder, values.autoencoder_revision, device, dtype)
+    return Autoencoder.load(
+        values.autoencoder,
+        values.autoencoder_revision,
+        values.autoencoder_subfolder,
+        device,
+        dtype,
+    )
 
 
 @cache

@@ -48,9 +48,16 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     place = student.folder(config, upstream)
     snapshots = upstream["features"].snapshots
     text = TextStates(read(Path(config.root), snapshots["text"]))
-    autoencoder = Autoencoder.load(features.autoencoder, features.autoencoder_revision)
+    autoencoder = Autoencoder.load(
+        features.autoencoder, features.autoencoder_revision, features.autoencoder_subfolder
+    )
     generator = torch.Generator().manual_seed(values.seed)
     model = LightGen(values.model).init_weights(generator)
+    about = {"stage": "student", "features": upstream["features"].content, "run": config.name}
+    about |= {"autoencoder": features.autoencoder, "text_encoder": features.text_encoder}
+    if accelerator.is_main_process:
+        untrained = {name: value.float().cpu() for name, value in model.state_dict().items()}
+        checkpoint.save(place.path / student.UNTRAINED, values.model, untrained, about)
     average: Weights | None = None
     seen = 0
     for index, phase in enumerate(values.phases):
@@ -92,10 +99,8 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         seen += phase.steps * phase.batch_size
     if accelerator.is_main_process:
         assert average is not None
-        about = {"stage": "student", "features": upstream["features"].content, "run": config.name}
-        encoders = {"autoencoder": features.autoencoder, "text_encoder": features.text_encoder}
         weights = {name: value.float().cpu() for name, value in average.items()}
-        checkpoint.save(place.final, values.model, weights, {**about, **encoders})
+        checkpoint.save(place.final, values.model, weights, about)
         place.finish()
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from pipeline.checkpoints import (
     CURVE,
+    FINAL,
     SAMPLES,
     TrainingFolder,
     read_rows,
@@ -32,6 +33,7 @@ from pipeline.tables import Manifest
 STAGE = "student"
 VERSION = 1
 CHECKPOINT = "student"
+UNTRAINED = "untrained"  # what it started from: the floor of every score
 
 
 def slice_of(config: StudentConfig) -> dict[str, object]:
@@ -48,7 +50,7 @@ def folder(config: RunConfig, upstream: Mapping[str, Manifest]) -> TrainingFolde
 
 
 def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None:
-    return folder(config, upstream).find(CHECKPOINT)
+    return folder(config, upstream).find({UNTRAINED: UNTRAINED, CHECKPOINT: FINAL})
 
 
 def command(config_file: Path, upstream_file: Path) -> list[str]:

@@ -101,7 +101,7 @@ def fit(
         bar.update()
         if done % schedule.log_every == 0 or done == schedule.steps:
             values = {name: float(value) for name, value in extras.items()}
-            row = {"step": done, "steps": schedule.steps, "loss": float(loss), "lr": rate}
+            row = {"step": done, "steps": schedule.steps, "loss": float(loss.detach()), "lr": rate}
             check_finite(row["loss"], step, folder)
             speed = (done - since) * samples_per_step / (time.monotonic() - started)
             row |= {"grad_norm": float(norm), **values, "samples_per_second": round(speed, 1)}

@@ -151,7 +151,7 @@ def fix_variance(vae: AutoencoderKL, std: float) -> AutoencoderKL:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the small VAE and T5 of the shapes world.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3600, help="training steps of the VAE")
+    parser.add_argument("--steps", type=int, default=1600, help="training steps of the VAE")
     args = parser.parse_args()
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(args.out / "text_encoder")
