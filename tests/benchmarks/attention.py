@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import torch
+
 from lightgen_model import layers
 
 
