@@ -38,6 +38,7 @@ HEAD_SHARPNESS = 6.0
 LATENT_NOISE = 0.3
 POSTERIOR_STD = 0.1  # of the latents' own spread
 KL_WEIGHT = 1e-3
+PEAK_RATE = 3e-3
 
 
 def build_tokenizer() -> T5Tokenizer:
@@ -104,24 +105,27 @@ def render_batch(num: int, seed: int, image_size: int = 64) -> Tensor:
     return to_pixels(torch.from_numpy(np.stack(pictures)))
 
 
-def train_autoencoder(steps: int, batch_size: int = 32, seed: int = 0) -> AutoencoderKL:
-    """Reconstruct rendered shapes through noisy latents, then normalise latents to unit scale."""
+def train_autoencoder(
+    vae: AutoencoderKL, steps: int, image_sizes: tuple[int, ...], seed: int, batch_size: int = 32
+) -> AutoencoderKL:
+    """Reconstruct rendered shapes through noisy latents; sizes in turn, as many pixels of each."""
     torch.manual_seed(seed)
-    vae = build_autoencoder().train()
-    # GroupNorm's statistics depend on the picture's size, so both sizes are seen.
-    pools = [render_batch(12_000, seed + 1), render_batch(3_000, seed + 3, image_size=128)]
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=3e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    pools = [
+        render_batch(12_000 * 64**2 // size**2, seed + size, image_size=size)
+        for size in image_sizes
+    ]
+    sizes = [batch_size * 64**2 // size**2 for size in image_sizes]
+    optimizer = torch.optim.AdamW(vae.train().parameters(), lr=PEAK_RATE, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps)
     generator = torch.Generator().manual_seed(seed + 2)
-    bar = trange(steps, desc="autoencoder")
+    bar = trange(steps, desc=f"autoencoder {image_sizes} px")
     for step in bar:
-        pool = pools[step % 2]
-        size = batch_size // (4 if step % 2 else 1)
-        pixels = pool[torch.randint(len(pool), (size,), generator=generator)]
+        turn = step % len(pools)
+        rows = torch.randint(len(pools[turn]), (sizes[turn],), generator=generator)
+        pixels = pools[turn][rows]
         z = vae.encode(pixels).latent_dist.mode()
-        spread = z.std()
-        noisy = z + LATENT_NOISE * spread.detach() * torch.randn(z.shape, generator=generator)
-        restored = vae.decode(noisy).sample
+        noise = torch.randn(z.shape, generator=generator)
+        restored = vae.decode(z + LATENT_NOISE * z.std().detach() * noise).sample
         # Objects are a small share of the pixels: weigh what differs from the background.
         weight = 1 + 4 * (pixels - pixels.amax((2, 3), keepdim=True)).abs().amax(1, keepdim=True)
         error = (F.smooth_l1_loss(restored, pixels, reduction="none", beta=0.1) * weight).mean()
@@ -131,10 +135,14 @@ def train_autoencoder(steps: int, batch_size: int = 32, seed: int = 0) -> Autoen
         optimizer.step()
         schedule.step()
         bar.set_postfix(error=f"{error.item():.4f}", kl=f"{kl.item():.2f}")
-    with torch.inference_mode():
-        z = torch.cat(
-            [vae.encode(pools[0][n : n + 256]).latent_dist.mode() for n in range(0, 2048, 256)]
-        )
+    return vae.eval()
+
+
+@torch.inference_mode()
+def normalise(vae: AutoencoderKL) -> AutoencoderKL:
+    """Latents of unit scale by the config, and a posterior that is narrow against them."""
+    pixels = render_batch(2048, seed=1)
+    z = torch.cat([vae.encode(part).latent_dist.mode() for part in pixels.split(256)])  # type: ignore[no-untyped-call]
     vae.register_to_config(scaling_factor=1 / z.std().item(), shift_factor=z.mean().item())
     return fix_variance(vae, POSTERIOR_STD * z.std().item())
 
@@ -151,12 +159,15 @@ def fix_variance(vae: AutoencoderKL, std: float) -> AutoencoderKL:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the small VAE and T5 of the shapes world.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1600, help="training steps of the VAE")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps at 64 px")
     args = parser.parse_args()
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(args.out / "text_encoder")
     build_text_encoder(tokenizer).save_pretrained(args.out / "text_encoder")
-    train_autoencoder(args.steps).to(torch.float32).save_pretrained(args.out / "autoencoder")
+    vae = train_autoencoder(build_autoencoder(), args.steps, (64,), seed=0)
+    # GroupNorm's statistics depend on the picture's size, so the larger one is seen too.
+    vae = train_autoencoder(vae, args.steps // 4, (64, 128), seed=7)
+    normalise(vae).save_pretrained(args.out / "autoencoder")
 
 
 if __name__ == "__main__":
