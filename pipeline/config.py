@@ -288,6 +288,8 @@ class RunConfig(Frozen):
             _student_fits(self.student, self.features)
         if self.student and self.preferences:
             _sampling_fits("preferences", self.preferences, self.student)
+        if self.preferences and self.features:
+            _has_features("preferences.image_size", self.preferences.image_size, self.features)
         if self.student and self.evaluation:
             _sampling_fits("evaluation", self.evaluation, self.student)
         return self
@@ -304,15 +306,8 @@ def _features_fit(features: FeaturesConfig, images: ImagesConfig) -> None:
 
 def _student_fits(student: StudentConfig, features: FeaturesConfig) -> None:
     for index, phase in enumerate(student.phases):
-        try:
-            student.model.grid(phase.image_size)
-        except ValueError as error:
-            raise ValueError(f"student.phases.{index}.image_size: {error}") from None
-        if phase.image_size not in features.image_sizes:
-            raise ValueError(
-                f"student.phases.{index}.image_size: {phase.image_size} has no features; "
-                f"features.image_sizes are {list(features.image_sizes)}"
-            )
+        _grid(f"student.phases.{index}.image_size", phase.image_size, student)
+        _has_features(f"student.phases.{index}.image_size", phase.image_size, features)
     if features.text_length != student.model.text_length:
         raise ValueError(
             f"student.model.text_length: {student.model.text_length} differs from "
@@ -320,10 +315,26 @@ def _student_fits(student: StudentConfig, features: FeaturesConfig) -> None:
         )
 
 
+def _grid(place: str, image_size: int, student: StudentConfig) -> int:
+    """Tokens along a side; a size that tokens do not fill is named with its place."""
+    try:
+        return student.model.grid(image_size)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def _has_features(place: str, image_size: int, features: FeaturesConfig) -> None:
+    if image_size not in features.image_sizes:
+        raise ValueError(
+            f"{place}: {image_size} has no features; "
+            f"features.image_sizes are {list(features.image_sizes)}"
+        )
+
+
 def _sampling_fits(
     stage: str, config: PreferencesConfig | EvaluationConfig, student: StudentConfig
 ) -> None:
-    tokens = student.model.grid(config.image_size) ** 2
+    tokens = _grid(f"{stage}.image_size", config.image_size, student) ** 2
     if config.sampling.num_iterations > tokens:
         raise ValueError(
             f"{stage}.sampling.num_iterations: {config.sampling.num_iterations} steps for "
