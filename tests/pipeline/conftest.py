@@ -146,7 +146,7 @@ def walk(walked: Callable[..., Path]) -> Callable[..., dict[str, Manifest]]:
 
 @pytest.fixture
 def train() -> Callable[..., Manifest]:
-    """Leaves a student of random weights where the real one would be."""
+    """Leaves networks of random weights where a training would leave its own."""
 
     def pretend(
         config: RunConfig, upstream: Mapping[str, Manifest], stage: ModuleType = student
@@ -157,10 +157,12 @@ def train() -> Callable[..., Manifest]:
         from lightgen_model.model import LightGen
 
         assert config.student is not None
-        seed = config.student.seed + (100 if stage is alignment else 0)
-        model = LightGen(config.student.model).init_weights(torch.Generator().manual_seed(seed))
         place = stage.folder(config, upstream)
-        checkpoint.save(place.final, config.student.model, model.state_dict(), {})
+        names = ["final"] if stage is alignment else [student.UNTRAINED, "final"]
+        for number, name in enumerate(names, 100 if stage is alignment else 0):
+            generator = torch.Generator().manual_seed(config.student.seed + number)
+            weights = LightGen(config.student.model).init_weights(generator).state_dict()
+            checkpoint.save(place.path / name, config.student.model, weights, {})
         place.finish()
         found = stage.find(config, upstream)
         assert isinstance(found, Manifest)

@@ -26,17 +26,17 @@ def rows_of(config, manifest: Manifest, columns=None):
     return read(config.root, manifest.snapshots["evaluate"], columns)
 
 
-def test_both_checkpoints_draw_the_same_prompts_and_seeds(aligned, make):
+def test_every_checkpoint_draws_the_same_prompts_and_seeds(aligned, make):
     config, upstream = aligned
     manifest, _ = make(evaluation, config, upstream)
     table = rows_of(config, manifest)
+    assert table["checkpoint"].unique().to_pylist() == ["untrained", "student", "aligned"]
     asked = ["task", "prompt_index", "prompt", "image_index", "seed"]
-    student, dpo = (
-        table.slice(half * len(table) // 2, len(table) // 2).select(asked) for half in (0, 1)
-    )
-    assert student.equals(dpo)
-    assert table["checkpoint"].unique().to_pylist() == ["student", "aligned"]
-    assert len(set(student["seed"].to_pylist())) == len(student)
+    third = len(table) // 3
+    parts = [table.slice(number * third, third).select(asked) for number in range(3)]
+    assert parts[0].equals(parts[1])
+    assert parts[1].equals(parts[2])
+    assert len(set(parts[0]["seed"].to_pylist())) == third
     assert all(
         row["correct"] == (row["reason"] == "")
         for row in table.select(["correct", "reason"]).to_pylist()
@@ -46,23 +46,22 @@ def test_both_checkpoints_draw_the_same_prompts_and_seeds(aligned, make):
 def test_a_new_aligned_checkpoint_redraws_only_itself(aligned, make):
     config, upstream = aligned
     first, made = make(evaluation, config, upstream)
-    assert len(made) == 2
+    assert len(made) == 3
     assert evaluation.find(config, upstream) == first
     assert make(evaluation, config, upstream) == (first, [])
     other = upstream | {"dpo": Manifest("dpo", "0" * 64, {}, upstream["dpo"].checkpoints)}
     second, made = make(evaluation, config, other)
     assert len(made) == 1
     old, new = (manifest.snapshots["evaluate"] for manifest in (first, second))
-    assert old.shards[0] == new.shards[0]
+    assert old.shards[:2] == new.shards[:2]
     assert (old.table, old.version, new.version) == (new.table, 1, 2)
 
 
 def test_a_student_alone_is_measured_too(above, make):
     config, upstream = above
     manifest, _ = make(evaluation, config, upstream)
-    assert list(scores(config, manifest)) == ["student"]
+    assert list(scores(config, manifest)) == ["untrained", "student"]
     seen = evaluation.describe(config, upstream, manifest)
-    assert seen.plots == ()
     assert seen.pictures[0].jpeg[:2] == b"\xff\xd8"
 
 
@@ -73,7 +72,7 @@ def test_the_description_says_what_the_table_holds(aligned, make):
     correct = rows_of(config, manifest, ["correct"])["correct"].to_pylist()
     assert (seen.rows_in, seen.kept) == (len(correct), sum(correct))
     assert sum(seen.reasons.values()) == len(correct) - sum(correct)
-    assert seen.tables[0].header == ("task", "student", "aligned", "difference")
+    assert seen.tables[0].header == ("task", "untrained", "student", "aligned", "difference")
     assert len(seen.tables[0].rows) == 7  # six tasks and their mean
     assert b"<svg" in seen.plots[0].svg
     assert scores(config, manifest) == summarise(rows_of(config, manifest))
