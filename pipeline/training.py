@@ -45,6 +45,10 @@ class Schedule:
     watch_every: int = 0  # 0: never
     seed: int = 0
 
+    def at(self, done: int, every: int) -> bool:
+        """Is this the moment for what happens `every` steps and at the end?"""
+        return every > 0 and (done % every == 0 or done == self.steps)
+
 
 def fit(
     model: nn.Module,
@@ -78,12 +82,10 @@ def fit(
         for name, value in plain.state_dict().items()
     }
     first = restore(folder, plain, optimizer, average, accelerator.device)
-    log = Log(folder / LOG, first)
     called: nn.Module = torch.compile(model) if compile_model else model  # type: ignore[assignment]
-    bar = tqdm(total=schedule.steps, initial=first, desc=label, unit="step", disable=None)
     if watch and schedule.watch_every and first == 0:
         watch(0, average)
-    started, since = time.monotonic(), first
+    records = Records(schedule, folder, first, samples_per_step, label, accelerator.is_main_process)
     for step in range(first, schedule.steps):
         # Dropout is the one thing that draws from the global generator.
         torch.manual_seed(schedule.seed * 1_000_003 + step)
@@ -97,30 +99,50 @@ def fit(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         update_average(average, plain, optimizer_config.ema_decay, step)
-        done = step + 1
-        bar.update()
-        if done % schedule.log_every == 0 or done == schedule.steps:
-            values = {name: float(value) for name, value in extras.items()}
-            row = {"step": done, "steps": schedule.steps, "loss": float(loss.detach()), "lr": rate}
-            check_finite(row["loss"], step, folder)
-            speed = (done - since) * samples_per_step / (time.monotonic() - started)
-            row |= {"grad_norm": float(norm), **values, "samples_per_second": round(speed, 1)}
-            if accelerator.is_main_process:
-                log.write(row)
-                print(json.dumps(row), flush=True)  # the flow reads this
-            bar.set_postfix(loss=f"{row['loss']:.4f}")
-        if (
-            watch
-            and schedule.watch_every
-            and (done % schedule.watch_every == 0 or done == schedule.steps)
-        ):
-            watch(done, average)
-        if accelerator.is_main_process and done % schedule.checkpoint_every == 0:
-            save_state(folder, plain, optimizer, average, done)
-    bar.close()
+        records.after(step, loss, {"lr": rate, "grad_norm": norm, **extras})
+        if watch and schedule.at(step + 1, schedule.watch_every):
+            watch(step + 1, average)
+        if accelerator.is_main_process and (step + 1) % schedule.checkpoint_every == 0:
+            check_finite(float(loss.detach()), step, folder)
+            save_state(folder, plain, optimizer, average, step + 1)
+    records.bar.close()
     if accelerator.is_main_process:
         save_state(folder, plain, optimizer, average, schedule.steps)
     return average
+
+
+class Records:
+    """A row of `log.jsonl` every few steps, the same row on stdout for the flow, and a bar."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        folder: Path,
+        first: int,
+        samples_per_step: int,
+        label: str,
+        is_main_process: bool,
+    ) -> None:
+        self.schedule, self.folder, self.first = schedule, folder, first
+        self.samples_per_step, self.is_main_process = samples_per_step, is_main_process
+        self.log = Log(folder / LOG, first)
+        self.started = time.monotonic()
+        self.bar = tqdm(total=schedule.steps, initial=first, desc=label, unit="step", disable=None)
+
+    def after(self, step: int, loss: Tensor, extras: Mapping[str, Tensor | float]) -> None:
+        """Tell of a step that is done; ValueError when its loss is not finite."""
+        done = step + 1
+        self.bar.update()
+        if self.schedule.at(done, self.schedule.log_every):
+            row = {"step": done, "steps": self.schedule.steps, "loss": float(loss.detach())}
+            check_finite(row["loss"], step, self.folder)
+            row |= {name: float(value) for name, value in extras.items()}
+            speed = (done - self.first) * self.samples_per_step
+            row["samples_per_second"] = round(speed / (time.monotonic() - self.started), 1)
+            if self.is_main_process:
+                self.log.write(row)
+                print(json.dumps(row), flush=True)  # the flow reads this
+            self.bar.set_postfix(loss=f"{row['loss']:.4f}")
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from pipeline.checkpoints import read_rows
 from pipeline.config import OptimizerConfig
-from pipeline.training import Schedule, Weights, decay_groups, fit, learning_rate, update_average
+from pipeline.training import (
+    STATE,
+    Schedule,
+    Weights,
+    decay_groups,
+    fit,
+    learning_rate,
+    update_average,
+)
 
 OPTIMIZER = OptimizerConfig(
     learning_rate=1e-2, warmup_steps=3, decay="cosine", ema_decay=0.9, weight_decay=0.1
@@ -90,6 +98,25 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
             accelerator=Accelerator(cpu=True),
             samples_per_step=1,
         )
+
+
+def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    def bad_from_two_on(model: nn.Module, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return model(torch.ones(1, 4)).sum() * (math.nan if step >= 2 else 1.0), {}
+
+    with pytest.raises(ValueError, match="the loss became nan at step 3"):
+        fit(
+            network(),
+            bad_from_two_on,
+            OPTIMIZER,
+            Schedule(100, log_every=50, checkpoint_every=2),
+            tmp_path,
+            accelerator=Accelerator(cpu=True),
+            samples_per_step=1,
+        )
+    state = torch.load(tmp_path / STATE, weights_only=True)
+    assert state["step"] == 2
+    assert all(value.isfinite().all() for value in state["model"].values())
 
 
 def test_the_learning_rate_warms_up_and_decays() -> None:
