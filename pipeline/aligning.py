@@ -129,14 +129,16 @@ class DpoStep:
         winner, loser = losses.per_sample(len(latents)).chunk(2)
         winner_reference, loser_reference = frozen.per_sample(len(latents)).chunk(2)
         out = dpo_loss(winner, loser, winner_reference, loser_reference, self.config.beta)
-        if step == 0 and abs(float(out.loss) - math.log(2)) > FIRST_LOSS_TOLERANCE:
-            raise ValueError(
-                f"the first DPO loss is {float(out.loss):.6f}, not ln 2: "
-                "policy and reference differ"
-            )
+        if step == 0:
+            check_first_loss(float(out.loss.detach()))
         drift = {"winner_drift": out.winner_drift, "loser_drift": out.loser_drift}
         extras = {"accuracy": out.accuracy, **drift}
         return out.loss, {name: value.detach() for name, value in extras.items()}
+
+
+def check_first_loss(loss: float) -> None:
+    if abs(loss - math.log(2)) > FIRST_LOSS_TOLERANCE:
+        raise ValueError(f"the first DPO loss is {loss:.6f}, not ln 2: policy and reference differ")
 
 
 if __name__ == "__main__":
