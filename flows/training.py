@@ -4,8 +4,8 @@ In:    a run and overrides; the manifests of the stages before, or none.
 Out:   each stage's manifest and timing (`flows.stages.Handed`).
 Rerun: a finished checkpoint is reused; an unfinished one continues at its last saved step.
 
-Training is a program of its own (`python -m pipeline.student`), so that it can be many processes
-and can die alone.
+Training is a program of its own (`pipeline.pretraining`, `pipeline.aligning`), so that it can be
+many processes and can die alone.
 """
 
 import json

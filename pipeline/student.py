@@ -1,9 +1,9 @@
 """The student: pre-trained at its first resolution, then grown to the next.
 
 In:    `text` and `features_<px>` tables, through `pipeline.batches`.
-Out:   checkpoints/student-<fingerprint>/final (averaged weights), and beside it a folder a phase
-       with its log and resumable state, `curve.jsonl` (score against samples seen) and
-       `samples/step-*.png`.
+Out:   checkpoints/student-<fingerprint>/final (averaged weights), `untrained` (the start); beside
+       them a folder a phase with its log and resumable state, `curve.jsonl` (score against samples
+       seen) and `samples/seen-*.png`.
 Rerun: nothing when it is there for these values and inputs; else goes on at the last saved step.
 
 This file is light, for the flow; the training itself is `python -m pipeline.pretraining`.
