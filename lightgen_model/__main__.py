@@ -41,8 +41,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def draw(args: argparse.Namespace) -> None:
-    # The drawing loads torch and the model libraries, --help does not.
+def draw(args: argparse.Namespace, folder: Path) -> None:
+    # The drawing loads torch and the model libraries; --help and a wrong call do not.
     import numpy as np
     from PIL import Image
 
@@ -51,12 +51,14 @@ def draw(args: argparse.Namespace) -> None:
     from lightgen_model.sampling import sample
     from lightgen_model.text_encoder import TextEncoder
 
-    folder = args.checkpoint or newest(args.artifacts)
-    config, about = checkpoint.read_config(folder)
+    config, values = checkpoint.read_config(folder)
+    about = {name: str(value) for name, value in values.items()}
     size = args.size or config.base_image_size
     tokens = config.grid(size) ** 2
     model = checkpoint.load(folder)
-    text_encoder = TextEncoder.load(str(about["text_encoder"]), config.text_length)
+    text_encoder = TextEncoder.load(
+        about["text_encoder"], config.text_length, about.get("text_encoder_revision") or None
+    )
     states, lengths = text_encoder.encode([args.caption] * args.num)
     latents = sample(
         model,
@@ -68,7 +70,13 @@ def draw(args: argparse.Namespace) -> None:
         guidance=args.guidance,
         seeds=range(args.seed, args.seed + args.num),
     )
-    images = to_images(Autoencoder.load(str(about["autoencoder"])).decode(latents)).numpy()
+    vae = Autoencoder.load(
+        about["autoencoder"],
+        about.get("autoencoder_revision") or None,
+        about.get("autoencoder_subfolder", ""),
+    )
+    images = to_images(vae.decode(latents)).numpy()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(list(images), axis=1)).save(args.out)
     print(f"{args.out}: {args.num} x {size} px, by {folder}")
 
@@ -76,7 +84,9 @@ def draw(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse(sys.argv[1:])
     try:
-        draw(args)
+        if args.num < 1:
+            raise ValueError(f"--num: {args.num}; at least 1")
+        draw(args, args.checkpoint or newest(args.artifacts))
     except ValueError as error:
         sys.exit(f"lightgen_model: {error}")
 

@@ -25,7 +25,13 @@ from pipeline import alignment
 from pipeline.batches import TextStates, batch_rows
 from pipeline.config import DpoConfig, MaskingConfig, RunConfig
 from pipeline.preferences import PREFERENCES
-from pipeline.pretraining import arguments, build_accelerator, draws_for, masks_for
+from pipeline.pretraining import (
+    arguments,
+    build_accelerator,
+    draws_for,
+    encoders_of,
+    masks_for,
+)
 from pipeline.tables import Manifest, read
 from pipeline.training import Schedule, fit
 
@@ -65,8 +71,7 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         "student": upstream["student"].content,
         "preferences": upstream["preferences"].content,
         "run": config.name,
-        "autoencoder": features.autoencoder,
-        "text_encoder": features.text_encoder,
+        **encoders_of(features),
     }
     checkpoint.save(place.final, student.model, weights, about)
     place.finish()

@@ -30,7 +30,14 @@ from lightgen_model.text_encoder import TextEncoder
 from pipeline import evaluators, student
 from pipeline.batches import FeatureBatches, TextStates
 from pipeline.checkpoints import CURVE, SAMPLES, Log
-from pipeline.config import MaskingConfig, RunConfig, StudentConfig, TrainingPhase, load_run
+from pipeline.config import (
+    FeaturesConfig,
+    MaskingConfig,
+    RunConfig,
+    StudentConfig,
+    TrainingPhase,
+    load_run,
+)
 from pipeline.evaluators import Evaluator, Prompt
 from pipeline.tables import Manifest, read
 from pipeline.training import Schedule, Weights, fit
@@ -54,7 +61,7 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     generator = torch.Generator().manual_seed(values.seed)
     model = LightGen(values.model).init_weights(generator)
     about = {"stage": "student", "features": upstream["features"].content, "run": config.name}
-    about |= {"autoencoder": features.autoencoder, "text_encoder": features.text_encoder}
+    about |= encoders_of(features)
     if accelerator.is_main_process:
         untrained = {name: value.float().cpu() for name, value in model.state_dict().items()}
         checkpoint.save(place.path / student.UNTRAINED, values.model, untrained, about)
@@ -102,6 +109,17 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         weights = {name: value.float().cpu() for name, value in average.items()}
         checkpoint.save(place.final, values.model, weights, about)
         place.finish()
+
+
+def encoders_of(features: FeaturesConfig) -> dict[str, str]:
+    """What a checkpoint says of the VAE and the T5 that it needs to draw; "" is no value."""
+    return {
+        "autoencoder": features.autoencoder,
+        "autoencoder_revision": features.autoencoder_revision or "",
+        "autoencoder_subfolder": features.autoencoder_subfolder,
+        "text_encoder": features.text_encoder,
+        "text_encoder_revision": features.text_encoder_revision or "",
+    }
 
 
 def build_accelerator(config: RunConfig, precision: str) -> Accelerator:
