@@ -31,7 +31,7 @@ def above(
 
 def hand_on(config: RunConfig, manifest: Manifest, timing: Timing | None = None) -> Handed:
     """A flow's parameters must stay small (512 KB), a manifest lists every shard: it is a file."""
-    text = json.dumps(manifest.to_json(), sort_keys=True, indent=1)
+    text = json.dumps(manifest.to_json(), indent=1)
     name = f"{manifest.stage}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     path = Path(config.root) / "manifests" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

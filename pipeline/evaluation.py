@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline import evaluators
+from pipeline import alignment, evaluators, student
 from pipeline.captions import count, spread
 from pipeline.config import EvaluationConfig, EvaluatorConfig, RunConfig
 from pipeline.description import Description, Grid, Picture, Plot
@@ -41,6 +41,11 @@ STAGE = "evaluate"
 PROMPTS_PER_SHARD = 100
 SHOWN = 18
 MEAN = "mean"
+IN_ORDER = (  # of training: a difference is that of the last two
+    (student.STAGE, student.UNTRAINED),
+    (student.STAGE, student.CHECKPOINT),
+    (alignment.STAGE, alignment.CHECKPOINT),
+)
 WRONG = "wrong"  # where the evaluator names no reason
 
 SCORES = Table(
@@ -49,7 +54,7 @@ SCORES = Table(
     schema=pa.schema(
         [
             pa.field("evaluator", pa.string(), False),
-            pa.field("checkpoint", pa.string(), False),  # student | aligned
+            pa.field("checkpoint", pa.string(), False),  # untrained | student | aligned
             pa.field("task", pa.string(), False),
             pa.field("prompt_index", pa.int32(), False),
             pa.field("prompt", pa.string(), False),
@@ -132,9 +137,12 @@ def commit(
 
 
 def checkpoints(upstream: Mapping[str, Manifest]) -> list[tuple[str, str]]:
-    """Stage and name of each checkpoint to measure, in the order of training."""
-    trained = [stage for stage in ("student", "dpo") if stage in upstream]
-    return [(stage, name) for stage in trained for name in upstream[stage].checkpoints]
+    """Stage and name of each checkpoint to measure, however a manifest lists them."""
+    return [
+        (stage, name)
+        for stage, name in IN_ORDER
+        if stage in upstream and name in upstream[stage].checkpoints
+    ]
 
 
 def _values(config: RunConfig) -> EvaluationConfig:

@@ -43,6 +43,15 @@ def test_every_checkpoint_draws_the_same_prompts_and_seeds(aligned, make):
     )
 
 
+def test_checkpoints_are_in_the_order_of_training_however_a_manifest_lists_them(aligned):
+    _, upstream = aligned
+    names = ["untrained", "student", "aligned"]
+    assert [name for _, name in evaluation.checkpoints(upstream)] == names
+    listed = dict(sorted(upstream["student"].checkpoints.items()))
+    other = {**upstream, "student": Manifest("student", "0" * 64, {}, listed)}
+    assert [name for _, name in evaluation.checkpoints(dict(sorted(other.items())))] == names
+
+
 def test_a_new_aligned_checkpoint_redraws_only_itself(aligned, make):
     config, upstream = aligned
     first, made = make(evaluation, config, upstream)
