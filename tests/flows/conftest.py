@@ -1,6 +1,7 @@
 """A Prefect server for the session and a run small enough for a test."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from prefect.settings import (
 )
 from prefect.testing.utilities import prefect_test_harness
 
+from flows.distillation import distill
+
 ROOT = Path(__file__).parent.parent.parent
 MODELS = ROOT / "infra" / "models" / "shapes"
+FIRST_REPORT = "first-report.json"
 SAMPLING = {"num_iterations": 4, "head_steps": 4, "guidance": 2.0}
 
 
@@ -51,6 +55,19 @@ def write_run() -> WriteRun:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def made(
+    server: dict[str, str], write_run: WriteRun, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Any]:
+    """The run's file and what its uninterrupted first run handed on."""
+    folder = tmp_path_factory.mktemp("whole")
+    run = write_run(folder)
+    handed = distill(run=str(run))
+    # A rerun writes the report again, with its own counts of what was made.
+    shutil.copy(folder / "artifacts" / "report" / "report.json", folder / FIRST_REPORT)
+    return run, handed
 
 
 def debug_values(root: Path) -> dict[str, Any]:

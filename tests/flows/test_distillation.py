@@ -16,6 +16,7 @@ from prefect.client.orchestration import get_client
 from flows.distillation import distill
 from flows.training import dpo
 from pipeline.preflight import SECTIONS
+from tests.flows.conftest import FIRST_REPORT
 
 ROOT = Path(__file__).parent.parent.parent
 WriteRun = Callable[[Path], Path]
@@ -23,20 +24,10 @@ pytestmark = pytest.mark.slow
 MAX_ARTIFACT_BYTES = 300_000
 
 
-@pytest.fixture(scope="module")
-def made(
-    server: dict[str, str], write_run: WriteRun, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Any]:
-    """The run's file and what its uninterrupted first run handed on."""
-    folder = tmp_path_factory.mktemp("whole")
-    run = write_run(folder)
-    return run, distill(run=str(run))
-
-
 def test_every_stage_is_made_and_counted(made: tuple[Path, Any]) -> None:
     run, handed = made
     assert list(handed) == list(SECTIONS)
-    report = json.loads((run.parent / "artifacts/report/report.json").read_text("utf-8"))
+    report = json.loads((run.parent / FIRST_REPORT).read_text("utf-8"))
     for stage, counts in report["stages"].items():
         assert counts["rows_in"] == counts["kept"] + counts["rejected"], stage
         assert counts["made"] > 0, stage
