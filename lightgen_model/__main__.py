@@ -37,7 +37,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="pixels; default: the student's first resolution")
     parser.add_argument("--iterations", type=int, help="default: one a token, at most 64")
     parser.add_argument("--head-steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=1.5)
     return parser.parse_args(arguments)
 
 

@@ -31,6 +31,7 @@ from pipeline.pretraining import (
     draws_for,
     encoders_of,
     masks_for,
+    save_weights,
 )
 from pipeline.tables import Manifest, read
 from pipeline.training import Schedule, fit
@@ -64,7 +65,6 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         samples_per_step=values.batch_size,
         label="DPO",
     )
-    weights = {name: value.float().cpu() for name, value in average.items()}
     about = {
         "stage": "dpo",
         "beta": values.beta,
@@ -73,7 +73,7 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         "run": config.name,
         **encoders_of(features),
     }
-    checkpoint.save(place.final, student.model, weights, about)
+    save_weights(place.final, student.model, average, about)
     place.finish()
 
 
@@ -138,7 +138,8 @@ class DpoStep:
             check_first_loss(float(out.loss.detach()))
         drift = {"winner_drift": out.winner_drift, "loser_drift": out.loser_drift}
         extras = {"accuracy": out.accuracy, **drift}
-        return out.loss, {name: value.detach() for name, value in extras.items()}
+        loss = out.loss + self.config.anchor * self.config.beta * out.winner_rise
+        return loss, {name: value.detach() for name, value in extras.items()}
 
 
 def check_first_loss(loss: float) -> None:

@@ -31,6 +31,13 @@ class TextStates:
             for bits, length in zip(table["states"].to_pylist(), self.lengths.tolist(), strict=True)
         ]
 
+    def require_width(self, width: int) -> None:
+        given = self.states[0].shape[1] if self.states else width
+        if given != width:
+            raise ValueError(
+                f"student.model.text_width: {width}, but the text encoder's states are {given} wide"
+            )
+
     def rows(self, caption_ids: Sequence[str]) -> np.ndarray:
         """Row of each caption; a missing one is named before training starts."""
         missing = sorted({name for name in caption_ids if name not in self.place})

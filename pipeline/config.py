@@ -221,6 +221,9 @@ class PreferencesConfig(Frozen):
 
 class DpoConfig(Frozen):
     beta: float = Field(5000.0, gt=0)
+    # Weight of a winner error above the reference's, in units of beta (DPO-Positive, arXiv
+    # 2402.13228): against both errors rising together. 0 is the plain recipe.
+    anchor: float = Field(0.0, ge=0)
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)  # pairs
     optimizer: OptimizerConfig

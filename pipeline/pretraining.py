@@ -55,6 +55,7 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     place = student.folder(config, upstream)
     snapshots = upstream["features"].snapshots
     text = TextStates(read(Path(config.root), snapshots["text"]))
+    text.require_width(values.model.text_width)
     autoencoder = Autoencoder.load(
         features.autoencoder, features.autoencoder_revision, features.autoencoder_subfolder
     )
@@ -63,8 +64,7 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     about = {"stage": "student", "features": upstream["features"].content, "run": config.name}
     about |= encoders_of(features)
     if accelerator.is_main_process:
-        untrained = {name: value.float().cpu() for name, value in model.state_dict().items()}
-        checkpoint.save(place.path / student.UNTRAINED, values.model, untrained, about)
+        save_weights(place.path / student.UNTRAINED, values.model, model.state_dict(), about)
     average: Weights | None = None
     seen = 0
     for index, phase in enumerate(values.phases):
@@ -106,9 +106,16 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         seen += phase.steps * phase.batch_size
     if accelerator.is_main_process:
         assert average is not None
-        weights = {name: value.float().cpu() for name, value in average.items()}
-        checkpoint.save(place.final, values.model, weights, about)
+        save_weights(place.final, values.model, average, about)
         place.finish()
+
+
+def save_weights(
+    folder: Path, model: ModelConfig, weights: Weights, about: Mapping[str, object]
+) -> None:
+    """A checkpoint to draw with: in float32, from wherever it was trained."""
+    plain = {name: value.float().cpu() for name, value in weights.items()}
+    checkpoint.save(folder, model, plain, about)
 
 
 def encoders_of(features: FeaturesConfig) -> dict[str, str]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
@@ -203,7 +204,10 @@ def restore(
     path = folder / STATE
     if not path.is_file():
         return 0
-    state = torch.load(path, map_location=device, weights_only=True)
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it to start this anew") from error
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     for name, value in state["average"].items():

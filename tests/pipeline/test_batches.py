@@ -50,6 +50,13 @@ def test_text_is_padded_to_the_longest_of_the_batch() -> None:
     assert states[0].tolist() == [[2.0] * 4, [0.0] * 4]
 
 
+def test_text_of_another_width_than_the_students_is_named() -> None:
+    text = TextStates(text_table({"a": 2}, width=4))
+    text.require_width(4)
+    with pytest.raises(ValueError, match=r"text_width: 8, but .* are 4 wide"):
+        text.require_width(8)
+
+
 def test_a_picture_without_text_is_named_before_training() -> None:
     with pytest.raises(ValueError, match=r"1 captions have no text states, such as \['z'\]"):
         TextStates(text_table({"a": 2})).rows(["a", "z"])

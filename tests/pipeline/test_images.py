@@ -1,14 +1,15 @@
 """Images by the teacher of shapes: one row an order, each picture by itself, growth adds only."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import images
+from pipeline import images, verdicts
 from pipeline.images import Order, draw_images, orders_of
-from pipeline.tables import read
+from pipeline.tables import TableDamaged, read
 from pipeline.teachers import Drawing, TeacherFacts
 
 
@@ -68,6 +69,20 @@ def test_a_hundred_new_captions_cost_a_hundred_pictures(debug_run, walk, make):
     captions = read(config.root, rows, ["keep"])["keep"].to_pylist()
     assert sum(drawn) == sum(captions) - before["images"].snapshots["images"].rows
     assert 0 < sum(drawn) <= 100
+
+
+def test_a_damaged_file_is_named_by_its_reader_and_its_stage_makes_it_again(debug_run, walk, make):
+    config = debug_run()
+    upstream = walk(config, "images")
+    victim = min(Path(config.root).glob("tables/images-*/data/*.lance"))
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
+    with pytest.raises(TableDamaged, match=rf"{victim} .*force=true"):
+        make(verdicts, config, upstream)
+    again, made = make(images, config, upstream)
+    assert (again, len(made)) == (upstream["images"], 1)
+    assert victim.read_bytes() == whole
+    make(verdicts, config, upstream)
 
 
 def test_another_teacher_is_another_table(debug_run, walk):

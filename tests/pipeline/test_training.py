@@ -78,6 +78,15 @@ def test_a_finished_training_is_not_run_again(tmp_path: Path) -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+@pytest.mark.parametrize("left", [0, 3, 1000, -1])
+def test_a_damaged_state_is_named(tmp_path: Path, left: int) -> None:
+    train(tmp_path, steps=4)
+    state = tmp_path / STATE
+    state.write_bytes(state.read_bytes()[:left])
+    with pytest.raises(ValueError, match=rf"{state} is damaged"):
+        train(tmp_path, steps=4)
+
+
 def test_it_learns(tmp_path: Path) -> None:
     train(tmp_path, steps=200)
     rows = read_rows(tmp_path / "log.jsonl")
