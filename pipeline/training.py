@@ -206,7 +206,7 @@ def restore(
         return 0
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
+    except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it to start this anew") from error
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
