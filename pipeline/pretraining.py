@@ -77,15 +77,12 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
             batch_size=phase.batch_size,
             seed=values.seed + index,
         )
+        seed = values.seed * 101 + index
         watcher = Watcher.build(config, autoencoder, place.path, phase, seen)
         average = fit(
             model,
             PretrainingStep(
-                values,
-                batches,
-                values.seed * 101 + index,
-                accelerator.process_index,
-                accelerator.num_processes,
+                values, batches, seed, accelerator.process_index, accelerator.num_processes
             ),
             phase.optimizer,
             Schedule(
@@ -93,7 +90,7 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
                 values.log_every,
                 values.checkpoint_every,
                 values.sample_every if watcher else 0,
-                values.seed * 101 + index,
+                seed,
             ),
             place.path / student.phase_name(index, phase.image_size),
             accelerator=accelerator,
