@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 
+from flows.dataset import images
 from flows.distillation import distill
 from flows.training import dpo
 from pipeline.preflight import SECTIONS
@@ -43,6 +44,17 @@ def test_a_rerun_makes_nothing_and_shows_cached(made: tuple[Path, Any]) -> None:
     assert [name for name, each in again.items() if each["timing"]["made"]] == []
     assert files(run.parent / "artifacts") == before
     assert sorted(stage_states(len(SECTIONS))) == ["Cached"] * len(SECTIONS)
+
+
+def test_force_makes_a_damaged_file_again(made: tuple[Path, Any]) -> None:
+    run, _ = made
+    before = files(run.parent / "artifacts")
+    victim = min(run.parent.glob("artifacts/tables/images-*/data/*.lance"))
+    damaged = bytearray(victim.read_bytes())
+    damaged[len(damaged) // 3] ^= 1
+    victim.write_bytes(damaged)
+    images(run=str(run), force=True)
+    assert files(run.parent / "artifacts") == before
 
 
 def test_another_beta_runs_dpo_and_its_evaluation_alone(made: tuple[Path, Any]) -> None:
