@@ -84,6 +84,18 @@ def decode(config: RunConfig, latents: NDArray[np.float16]) -> list[Image.Image]
     return [Image.fromarray(image) for image in to_images(pixels).cpu().numpy()]
 
 
+def encode(config: RunConfig, images: Sequence[Image.Image]) -> NDArray[np.float16]:
+    """Normalised latents (B, c, h, w) of pictures: the posterior's mean, as the VAE reads them."""
+    import torch
+
+    from lightgen_model.autoencoder import to_pixels
+
+    assert config.features is not None
+    vae = autoencoder(config.features, config.device)
+    pixels = to_pixels(torch.from_numpy(np.stack([np.asarray(image) for image in images])))
+    return vae.mean(vae.encode(pixels)).half().cpu().numpy()
+
+
 @lru_cache(maxsize=2)
 def _student(folder: Path, device: str, expected: ModelConfig) -> "LightGen":
     from lightgen_model import checkpoint

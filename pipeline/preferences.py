@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.captions import count, spread
 from pipeline.config import PreferencesConfig, RunConfig, VerdictsConfig
 from pipeline.description import Description, Grid, Picture
-from pipeline.drawing import Drawn, checkpoint_folder, draw
+from pipeline.drawing import checkpoint_folder, draw, encode
 from pipeline.features import (
     autoencoder,
     autoencoder_identity,
@@ -52,14 +53,14 @@ SHOWN = 12
 
 SAMPLES = Table(
     name="samples",
-    version=1,
+    version=2,
     schema=pa.schema(
         [
             pa.field("caption_id", pa.string(), False),
             pa.field("caption", pa.string(), False),
             pa.field("sample_index", pa.int32(), False),
             pa.field("seed", pa.int64(), False),
-            # float16 bits of the normalised latents (c, h, w)
+            # float16 bits of the normalised latents (c, h, w) that the VAE reads from the picture
             pa.field("latents", pa.large_binary(), False, NO_COMPRESSION),
             pa.field("image", pa.large_binary(), False, NO_COMPRESSION),  # PNG
             pa.field("alignment", pa.float32(), False),
@@ -291,23 +292,30 @@ def draw_samples(
     )
     done = 0
     for batch in drawn:
-        yield _sample_rows(judge, orders[done : done + len(batch)], batch)
+        images = [one.image for one in batch]
+        # Not the latents that were drawn: those differ from a teacher's in more than what they
+        # show, and DPO learns the shortcut instead of the caption.
+        latents = encode(config, images)
+        yield _sample_rows(judge, orders[done : done + len(batch)], images, latents)
         done += len(batch)
         progress(done)
 
 
 def _sample_rows(
-    judge: Judge, orders: Sequence[tuple[Subject, int, int]], drawn: Sequence[Drawn]
+    judge: Judge,
+    orders: Sequence[tuple[Subject, int, int]],
+    images: Sequence[Image.Image],
+    latents: NDArray[np.float16],
 ) -> pa.RecordBatch:
     captions = [subject.caption for subject, _, _ in orders]
-    verdicts = judge.judge([one.image for one in drawn], captions)
+    verdicts = judge.judge(images, captions)
     columns = {
         "caption_id": [subject.caption_id for subject, _, _ in orders],
         "caption": captions,
         "sample_index": [number for _, number, _ in orders],
         "seed": [seed for _, _, seed in orders],
-        "latents": [one.latents.tobytes() for one in drawn],
-        "image": [png(one.image) for one in drawn],
+        "latents": [one.tobytes() for one in latents],
+        "image": [png(image) for image in images],
         "alignment": [verdict.alignment for verdict in verdicts],
         "quality": [verdict.quality for verdict in verdicts],
         "words": [verdict.words for verdict in verdicts],
