@@ -17,7 +17,6 @@ class DpoLoss:
     accuracy: Tensor  # () share of pairs that the policy orders better than the reference
     winner_drift: Tensor  # () winner error against the reference; rising is the known failure
     loser_drift: Tensor  # ()
-    winner_rise: Tensor  # () mean of the winners' drifts above zero
 
 
 def dpo_loss(
@@ -31,5 +30,4 @@ def dpo_loss(
         accuracy=(margin > 0).float().mean(),
         winner_drift=winner_drift.mean(),
         loser_drift=loser_drift.mean(),
-        winner_rise=winner_drift.clamp(min=0).mean(),
     )

@@ -74,7 +74,7 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         **encoders_of(features),
     }
     save_weights(place.final, student.model, average, about)
-    place.finish()
+    place.finish(config)
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,7 @@ class DpoStep:
             check_first_loss(float(out.loss.detach()))
         drift = {"winner_drift": out.winner_drift, "loser_drift": out.loser_drift}
         extras = {"accuracy": out.accuracy, **drift}
-        loss = out.loss + self.config.anchor * self.config.beta * out.winner_rise
-        return loss, {name: value.detach() for name, value in extras.items()}
+        return out.loss, {name: value.detach() for name, value in extras.items()}
 
 
 def check_first_loss(loss: float) -> None:

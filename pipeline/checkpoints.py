@@ -2,7 +2,7 @@
 
 In:    a stage's values and the contents of its inputs, by fingerprint.
 Out:   <root>/checkpoints/<stage>-<fingerprint>/: logs and resumable state while it trains, `final/`
-       with the weights, and `manifest.json`, written last.
+       with the weights, `run.yaml` with the run's values, and `manifest.json`, written last.
 Rerun: a folder with a manifest is finished; one without goes on from its state.
 
 Light: neither torch nor a model library is imported.
@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pipeline.config import RunConfig
 from pipeline.description import write_whole
 from pipeline.tables import Manifest
 
-FINAL, MANIFEST, CURVE, SAMPLES = "final", "manifest.json", "curve.jsonl", "samples"
+FINAL, MANIFEST, RUN = "final", "manifest.json", "run.yaml"
+CURVE, SAMPLES = "curve.jsonl", "samples"
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,10 @@ class TrainingFolder:
         checkpoints = {name: f"{self.relative}/{folder}" for name, folder in folders.items()}
         return Manifest(self.stage, weights, {}, checkpoints)
 
-    def finish(self) -> None:
-        """Say that `final/` is whole."""
+    def finish(self, config: RunConfig) -> None:
+        """Keep the run's values beside the weights, then say that `final/` is whole."""
+        values = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        write_whole(self.path / RUN, values.encode())
         weights = hashlib.sha256((self.final / "model.safetensors").read_bytes()).hexdigest()
         write_whole(self.path / MANIFEST, json.dumps({"weights": weights}).encode())
 

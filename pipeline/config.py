@@ -108,6 +108,17 @@ class ImagesConfig(Frozen):
     accept_licence: str | None = None  # needed for teachers whose licence restricts distillation
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _cells_fit(self) -> "ImagesConfig":
+        if isinstance(self.teacher, ShapesTeacher):
+            for size in self.image_sizes:
+                if size % self.teacher.cell_pixels:
+                    raise ValueError(
+                        f"image_sizes: {size} must be a multiple of teacher.cell_pixels "
+                        f"{self.teacher.cell_pixels}"
+                    )
+        return self
+
 
 # --- verdicts ---------------------------------------------------------------------------------
 
@@ -221,9 +232,6 @@ class PreferencesConfig(Frozen):
 
 class DpoConfig(Frozen):
     beta: float = Field(5000.0, gt=0)
-    # Weight of a winner error above the reference's, in units of beta (DPO-Positive, arXiv
-    # 2402.13228): against both errors rising together. 0 is the plain recipe.
-    anchor: float = Field(0.0, ge=0)
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)  # pairs
     optimizer: OptimizerConfig

@@ -97,14 +97,14 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
             samples_per_step=phase.batch_size,
             compile_model=values.compile,
             average=average,
-            watch=watcher,
+            watch=watcher if accelerator.is_main_process else None,
             label=f"student {phase.image_size} px",
         )
         seen += phase.steps * phase.batch_size
     if accelerator.is_main_process:
         assert average is not None
         save_weights(place.final, values.model, average, about)
-        place.finish()
+        place.finish(config)
 
 
 def save_weights(

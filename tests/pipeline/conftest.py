@@ -163,7 +163,7 @@ def train() -> Callable[..., Manifest]:
             generator = torch.Generator().manual_seed(config.student.seed + number)
             weights = LightGen(config.student.model).init_weights(generator).state_dict()
             checkpoint.save(place.path / name, config.student.model, weights, {})
-        place.finish()
+        place.finish(config)
         found = stage.find(config, upstream)
         assert isinstance(found, Manifest)
         return found

@@ -8,25 +8,30 @@ import pytest
 
 from pipeline.checkpoints import (
     MANIFEST,
+    RUN,
     Log,
     TrainingFolder,
     read_rows,
     subprocess_command,
     training_folder,
 )
+from pipeline.config import load_run
 
 
-def test_a_training_is_finished_when_its_manifest_is_there(tmp_path: Path) -> None:
+def test_a_training_is_finished_when_its_manifest_is_there(tmp_path: Path, debug_run) -> None:
     place = TrainingFolder(tmp_path, "student", "ab12")
     place.final.mkdir(parents=True)
     (place.final / "model.safetensors").write_bytes(b"weights")
     assert place.find({"student": "final"}) is None
-    place.finish()
+    config = debug_run()
+    place.finish(config)
     found = place.find({"student": "final"})
     assert found is not None
     assert found.content == hashlib.sha256(b"weights").hexdigest()
     assert found.checkpoints == {"student": "checkpoints/student-ab12/final"}
-    assert [path.name for path in place.path.iterdir() if path.is_file()] == [MANIFEST]
+    names = {path.name for path in place.path.iterdir() if path.is_file()}
+    assert names == {MANIFEST, RUN}
+    assert load_run(place.path / RUN) == config
 
 
 def test_other_values_inputs_or_code_are_another_folder(debug_run) -> None:

@@ -102,3 +102,8 @@ def test_a_file_that_is_no_run_is_named(tmp_path: Path, text: bytes) -> None:
     path.write_bytes(text)
     with pytest.raises(ValueError, match=r"broken\.yaml"):
         load_run(path)
+
+
+def test_a_picture_that_the_shapes_cells_do_not_fill_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"72 must be a multiple of teacher\.cell_pixels 16"):
+        load_run("tiny", {"images.image_sizes": [64, 72]})
