@@ -43,6 +43,7 @@ from pipeline.tables import Manifest, read
 from pipeline.training import Schedule, Weights, fit
 
 NUM_SHOWN = 8  # pictures a row of the sample sheet
+DECODED_AT_ONCE = 32
 CURVE_PROMPTS = 24  # prompts a task behind a point of the learning curve
 
 
@@ -279,7 +280,9 @@ class Watcher:
                 temperature=values.temperature,
                 seeds=list(range(len(self.prompts)))[rows],
             )
-            images += list(to_images(self.autoencoder.decode(latents)).numpy())
+            # A few at a time: the VAE's widest layers hold more than the student does.
+            for part in latents.split(DECODED_AT_ONCE):
+                images += list(to_images(self.autoencoder.decode(part)).numpy())
         return images
 
 
