@@ -90,7 +90,8 @@ def learning_curve(
             ends.append((task, values[-1] if values else 0.0, colour))
         axes.plot(samples, mean, color=INK, linewidth=2.6, marker="o", markersize=4)
         ends.append((f"mean {mean[-1]:.2f}" if mean else "mean", mean[-1] if mean else 0.0, INK))
-        axes.set_ylim(0, max(0.2, min(1.02, 1.12 * max([0.0, *(end[1] for end in ends)]))))
+        top = max([0.0, *(value for values in scores.values() for value in values), *mean])
+        axes.set_ylim(0, max(0.2, min(1.04, 1.08 * top)))
         _thousands(axes.xaxis)
         _name_ends(axes, ends)
     return out[0]

@@ -281,8 +281,9 @@ class Watcher:
                 seeds=list(range(len(self.prompts)))[rows],
             )
             # A few at a time: the VAE's widest layers hold more than the student does.
-            for part in latents.split(DECODED_AT_ONCE):
-                images += list(to_images(self.autoencoder.decode(part)).numpy())
+            for start in range(0, len(latents), DECODED_AT_ONCE):
+                pixels = self.autoencoder.decode(latents[start : start + DECODED_AT_ONCE])
+                images += list(to_images(pixels).numpy())
         return images
 
 

@@ -25,7 +25,7 @@ from pipeline.checkpoints import (
     training_folder,
 )
 from pipeline.config import RunConfig, StudentConfig, load_run
-from pipeline.description import Description, Picture, Plot
+from pipeline.description import Description, Grid, Picture, Plot
 from pipeline.pictures import Cell, steps_sheet
 from pipeline.plots import learning_curve, loss_plot
 from pipeline.tables import Manifest
@@ -84,6 +84,7 @@ def describe(
             "steps": " + ".join(f"{p.steps} at {p.image_size} px" for p in config.student.phases),
             "features": upstream["features"].content,
         },
+        tables=_looks(curve),
         plots=(_loss(config.student, place.path), *_curve(curve)),
         pictures=_sheet(place.path, curve),
     )
@@ -101,11 +102,25 @@ def _loss(student: StudentConfig, place: Path) -> Plot:
 
 
 def _curve(curve: list[dict[str, Any]]) -> tuple[Plot, ...]:
+    """The first resolution's points: another one is another scale of difficulty."""
+    rows = [row for row in curve if row["image_size"] == curve[0]["image_size"]]
+    if not rows:
+        return ()
+    tasks = {task: [row["scores"][task] for row in rows] for task in rows[0]["scores"]}
+    plot = learning_curve([row["samples"] for row in rows], tasks)
+    return (Plot(f"Learning curve at {rows[0]['image_size']} px", plot),)
+
+
+def _looks(curve: list[dict[str, Any]]) -> tuple[Grid, ...]:
+    """Every look at the student in numbers."""
     if not curve:
         return ()
-    tasks = {task: [row["scores"][task] for row in curve] for task in curve[0]["scores"]}
-    plot = learning_curve([row["samples"] for row in curve], tasks)
-    return (Plot("Learning curve", plot),)
+    tasks = list(curve[0]["scores"])
+    cells = tuple(
+        (f"{row['samples']:,}", f"{row['image_size']}", *(f"{row['scores'][t]:.2f}" for t in tasks))
+        for row in curve
+    )
+    return (Grid("Share of correct pictures by look", ("samples seen", "px", *tasks), cells),)
 
 
 def _sheet(place: Path, curve: list[dict[str, Any]]) -> tuple[Picture, ...]:

@@ -72,7 +72,8 @@ def test_every_trained_row_is_counted_and_the_curve_is_shown(trained):
     assert (seen.rows_in, seen.kept, seen.rejected) == (13, 13, 0)
     assert seen.facts["steps"] == "2 at 64 px"
     assert seen.facts["weights sha256"] == manifest.content
-    assert [plot.title for plot in seen.plots] == ["Training loss", "Learning curve"]
+    assert [plot.title for plot in seen.plots] == ["Training loss", "Learning curve at 64 px"]
+    assert seen.tables[0].rows == (("8", "64", "0.50", "0.50"),)
     assert all(b"<svg" in plot.svg for plot in seen.plots)
     assert [picture.title for picture in seen.pictures] == ["Samples by step"]
 
