@@ -11,8 +11,9 @@ from torch import Tensor, nn
 NORM_EPS = 1e-6
 # DINO's interpolation offset: the scale (side + 0.1) / base, not the size, sets the sample points.
 POSITION_OFFSET = 0.1
-# Scores a head below which plain matmuls beat the fused CPU kernel, whose backward pass is five
-# times slower on 16 tokens (`tests/benchmarks/attention.py`).
+# Scores a head up to which plain matmuls serve on the CPU. With every core busy the fused kernel's
+# backward pass was several times slower on 16 tokens; on idle cores it takes 0.7-0.8 of the time
+# (`tests/benchmarks/attention.py`).
 SHORT_ATTENTION = 64 * 64
 
 
