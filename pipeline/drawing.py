@@ -1,14 +1,13 @@
-"""The student draws: captions and seeds in, latents and pictures out.
+"""The student draws: captions and seeds in, pictures out.
 
 In:    a checkpoint folder, captions with a seed each, sampling values.
-Out:   `Drawn`, in the order of the captions. Latents are normalised and rounded to float16, as
-       they are stored; a picture is what the VAE makes of those.
+Out:   pictures, in the order of the captions; each is what the VAE makes of its normalised latents
+       rounded to float16.
 Rerun: the same values give the same pictures. Batches are cut in order, so that rows of one call
        always share their batch with the same others.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +26,6 @@ if TYPE_CHECKING:
     from lightgen_model.model import LightGen
 
 
-@dataclass(frozen=True)
-class Drawn:
-    latents: NDArray[np.float16]  # (c, h, w)
-    image: Image.Image
-
-
 def checkpoint_folder(config: RunConfig, manifest: Manifest, name: str) -> Path:
     return Path(config.root) / manifest.checkpoints[name]
 
@@ -45,7 +38,7 @@ def draw(
     *,
     image_size: int,
     sampling: SamplingConfig,
-) -> Iterator[list[Drawn]]:
+) -> Iterator[list[Image.Image]]:
     """One list a batch. A checkpoint of another config is a ValueError that names both."""
     from lightgen_model.sampling import sample
 
@@ -67,9 +60,7 @@ def draw(
             temperature=sampling.temperature,
             seeds=seeds[rows],
         )  # (B, c, h, w)
-        rounded = latents.half().cpu().numpy()
-        pictures = decode(config, rounded)
-        yield [Drawn(one, image) for one, image in zip(rounded, pictures, strict=True)]
+        yield decode(config, latents.half().cpu().numpy())
 
 
 def decode(config: RunConfig, latents: NDArray[np.float16]) -> list[Image.Image]:

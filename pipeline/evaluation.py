@@ -119,11 +119,10 @@ def make(
             image_size=values.image_size,
             sampling=values.sampling,
         )
-        for batch in drawn:
-            part = orders[done : done + len(batch)]
-            images = [one.image for one in batch]
+        for images in drawn:
+            part = orders[done : done + len(images)]
             yield score_images(_evaluator(evaluator), checkpoint, part, images)
-            done += len(batch)
+            done += len(images)
             progress(done)
 
     return [_folder(config).write_shard(work.name, rows())]

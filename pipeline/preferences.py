@@ -291,13 +291,12 @@ def draw_samples(
         sampling=values.sampling,
     )
     done = 0
-    for batch in drawn:
-        images = [one.image for one in batch]
+    for images in drawn:
         # Not the latents that were drawn: those differ from a teacher's in more than what they
         # show, and DPO learns the shortcut instead of the caption.
         latents = encode(config, images)
-        yield _sample_rows(judge, orders[done : done + len(batch)], images, latents)
-        done += len(batch)
+        yield _sample_rows(judge, orders[done : done + len(images)], images, latents)
+        done += len(images)
         progress(done)
 
 
