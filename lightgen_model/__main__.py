@@ -48,6 +48,7 @@ def draw(args: argparse.Namespace, folder: Path) -> None:
 
     from lightgen_model import checkpoint
     from lightgen_model.autoencoder import Autoencoder, to_images
+    from lightgen_model.config import SamplingConfig
     from lightgen_model.sampling import sample
     from lightgen_model.text_encoder import TextEncoder
 
@@ -55,6 +56,12 @@ def draw(args: argparse.Namespace, folder: Path) -> None:
     about = {name: str(value) for name, value in values.items()}
     size = args.size or config.base_image_size
     tokens = config.grid(size) ** 2
+    sampling = SamplingConfig(
+        num_iterations=args.iterations or min(tokens, 64),
+        head_steps=args.head_steps,
+        guidance=args.guidance,
+    )
+    sampling.check(config.head, tokens)
     model = checkpoint.load(folder)
     text_encoder = TextEncoder.load(
         about["text_encoder"], config.text_length, about.get("text_encoder_revision") or None
@@ -64,10 +71,8 @@ def draw(args: argparse.Namespace, folder: Path) -> None:
         model,
         states,
         lengths,
+        sampling,
         image_size=size,
-        num_iterations=args.iterations or min(tokens, 64),
-        head_steps=args.head_steps,
-        guidance=args.guidance,
         seeds=range(args.seed, args.seed + args.num),
     )
     vae = Autoencoder.load(

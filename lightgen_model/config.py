@@ -1,7 +1,8 @@
 """The values that make a student: widths, depths, head, and the sizes of what it reads and writes.
 
 In:    nothing; this file loads neither torch nor the pipeline.
-Out:   `ModelConfig`, one frozen value from which `LightGen` is built, and two named sizes.
+Out:   `ModelConfig`, one frozen value from which `LightGen` is built, and two named sizes;
+       `SamplingConfig`, the values with which it draws.
 
 Units: pixels for image sizes, latent cells for `patch_size`, tokens for `text_length`.
 """
@@ -66,6 +67,11 @@ class ModelConfig(BaseModel):
         """Pixels along one side of a token."""
         return self.latent_stride * self.patch_size
 
+    def grid_of(self, image_size: int | tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of tokens of a picture; a tuple is (height, width) in pixels."""
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        return self.grid(height), self.grid(width)
+
     def grid(self, image_size: int) -> int:
         """Tokens along one side of a square picture of `image_size` pixels."""
         if image_size < self.token_pixels or image_size % self.token_pixels:
@@ -75,6 +81,74 @@ class ModelConfig(BaseModel):
                 f"{self.patch_size})"
             )
         return image_size // self.token_pixels
+
+
+Solver = Literal["ancestral", "ddim", "dpm2m", "euler", "heun"]
+SOLVERS: dict[str, tuple[Solver, ...]] = {  # of each head kind, its default first
+    "ddpm": ("ancestral", "ddim", "dpm2m"),
+    "flow": ("euler", "heun"),
+}
+
+
+class SamplingConfig(BaseModel):
+    """How a picture is drawn. The defaults are those of the published scripts (lightgen.md 3.1)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_iterations: int = Field(64, ge=1)  # autoregressive steps, K; at most one a token
+    head_steps: int = Field(100, ge=1)  # denoising steps a token
+    # Step annealing (DiSA, arXiv 2505.20297): the steps fall from head_steps in the first
+    # iteration to this in the last, since later tokens have less left to decide. None: constant.
+    last_head_steps: int | None = Field(None, ge=1)
+    solver: Solver | None = None  # None: the head kind's own, ancestral for ddpm, euler for flow
+    guidance: float = Field(4.0, ge=0)  # 1: none, and half the cost
+    guidance_schedule: Literal["constant", "linear"] = "constant"
+    temperature: float = Field(1.0, ge=0)  # scales the noise
+
+    @model_validator(mode="after")
+    def _steps_fall(self) -> "SamplingConfig":
+        if self.last_head_steps is not None and self.last_head_steps > self.head_steps:
+            raise ValueError(
+                f"last_head_steps: {self.last_head_steps}; allowed: 1 to head_steps "
+                f"{self.head_steps}"
+            )
+        return self
+
+    def head_steps_at(self, iteration: int) -> int:
+        """Denoising steps in an iteration counted from 0: linear between the two ends, rounded."""
+        if self.last_head_steps is None or self.num_iterations == 1:
+            return self.head_steps
+        done = iteration / (self.num_iterations - 1)
+        return round(self.head_steps + (self.last_head_steps - self.head_steps) * done)
+
+    def guidance_at(self, visible_share: float) -> float:
+        """Guidance while this share of the picture will be visible after the iteration."""
+        if self.guidance_schedule == "constant":
+            return self.guidance
+        return 1 + (self.guidance - 1) * visible_share
+
+    def solver_of(self, head: HeadConfig) -> Solver:
+        """The solver by name; ValueError for one of the other head kind."""
+        allowed = SOLVERS[head.kind]
+        if self.solver is not None and self.solver not in allowed:
+            raise ValueError(
+                f"solver: {self.solver!r} does not fit a {head.kind} head; "
+                f"allowed: {', '.join(allowed)}"
+            )
+        return self.solver or allowed[0]
+
+    def check(self, head: HeadConfig, num_tokens: int) -> None:
+        """ValueError where a picture of `num_tokens` tokens cannot be drawn with these values."""
+        self.solver_of(head)
+        if self.num_iterations > num_tokens:
+            raise ValueError(
+                f"num_iterations: {self.num_iterations} iterations for {num_tokens} tokens; "
+                f"allowed: 1 to {num_tokens}"
+            )
+        if head.kind == "ddpm" and self.head_steps > head.diffusion_steps:
+            raise ValueError(
+                f"head_steps: {self.head_steps} head steps; allowed: 1 to {head.diffusion_steps}"
+            )
 
 
 def lightgen_published() -> ModelConfig:

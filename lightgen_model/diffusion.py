@@ -1,23 +1,21 @@
 """The two noise processes of the head: the published DDPM and a flow-matching one.
 
 Both are pure functions of tensors around a callable `net(x, t) -> prediction`; noise is an
-argument, so that nothing here owns randomness.
+argument, so that nothing here owns randomness. How tokens are drawn is in `solvers.py`.
 
 Shapes: T tokens, D dims a token. Units: t is 0..steps-1 for DDPM, 0 (data)..1 (noise) for flow.
 Source: improved DDPM (arXiv 2102.09672) with the constants of lightgen.md 1.4; rectified flow with
 logit-normal t (arXiv 2403.03206).
 """
 
-import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 Net = Callable[[Tensor, Tensor], Tensor]
-NoiseStream = Iterator[Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,21 @@ class Ddpm:
         return Ddpm(torch.tensor(betas, dtype=torch.float64), torch.arange(num_steps))
 
     def respaced(self, num_steps: int) -> "Ddpm":
-        """Keep `num_steps` evenly strided steps and recompute their betas."""
-        total = len(self.betas)
-        if not 1 <= num_steps <= total:
-            raise ValueError(f"{num_steps} head steps; allowed: 1 to {total}")
-        stride = (total - 1) / max(num_steps - 1, 1)
-        kept = torch.tensor([round(i * stride) for i in range(num_steps)])
+        """Keep `num_steps` evenly strided steps, the first and the last among them (published)."""
+        stride = (len(self.betas) - 1) / max(num_steps - 1, 1)
+        return self._kept([round(i * stride) for i in range(num_steps)])
+
+    def trailing(self, num_steps: int) -> "Ddpm":
+        """Keep the last step of each of `num_steps` equal parts (arXiv 2305.08891): none is spent
+        on the noise that step 0 has left. For solvers that end without noise."""
+        part = len(self.betas) / num_steps
+        return self._kept([round((i + 1) * part) - 1 for i in range(num_steps)])
+
+    def _kept(self, steps: list[int]) -> "Ddpm":
+        """The schedule of these steps alone, with betas of their own."""
+        if not 1 <= len(steps) <= len(self.betas):
+            raise ValueError(f"{len(steps)} head steps; allowed: 1 to {len(self.betas)}")
+        kept = torch.tensor(steps)
         abar = self.alphas_bar[kept]
         previous = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
         return Ddpm(1 - abar / previous, self.timesteps[kept])
@@ -115,20 +122,6 @@ class Ddpm:
         share = (v + 1) / 2
         return share * high + (1 - share) * low
 
-    def sample(self, net: Net, noise: NoiseStream, temperature: float) -> Tensor:
-        """Ancestral sampling, last step without noise. `net` returns noise and variance."""
-        x = next(noise)
-        for step in reversed(range(len(self.betas))):
-            t = torch.full((len(x),), step, device=x.device)
-            original = self.timesteps[step].to(x).expand(len(x))
-            predicted, variance = net(x, original).float().chunk(2, dim=-1)
-            x_mean = self._mean(self._start(x, t, predicted), x, t)
-            if step == 0:
-                return x_mean
-            spread = torch.exp(0.5 * self._log_variance(variance, t))
-            x = x_mean + spread * next(noise) * temperature
-        raise AssertionError("a schedule has at least one step")
-
 
 def _at(values: Tensor, t: Tensor, like: Tensor) -> Tensor:
     return values.to(like.device)[t].to(like.dtype)[:, None]
@@ -168,14 +161,3 @@ def flow_loss(net: Net, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     time = t[:, None]
     velocity = net((1 - time) * x + time * noise, t).float()
     return (noise - x - velocity).square().mean(-1)
-
-
-def flow_sample(net: Net, noise: Tensor, num_steps: int, shift: float) -> Tensor:
-    """Euler from noise to data on a grid with exp(shift) more steps near the noise."""
-    uniform = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
-    stretch = math.exp(shift)
-    times = (stretch * uniform / (1 + (stretch - 1) * uniform)).tolist()
-    x = noise
-    for now, after in itertools.pairwise(times):
-        x = x + (after - now) * net(x, torch.full((len(x),), now).to(x)).float()
-    return x

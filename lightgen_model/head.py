@@ -8,15 +8,16 @@ Shapes: T tokens, D token dims, C student width, W head width. Source: MAR secti
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightgen_model.config import HeadConfig
-from lightgen_model.diffusion import Ddpm, flow_loss, flow_sample, flow_times, uniforms
+from lightgen_model.config import HeadConfig, Solver
+from lightgen_model.diffusion import Ddpm, flow_loss, flow_times, uniforms
 from lightgen_model.layers import NORM_EPS
+from lightgen_model.solvers import NoiseStream, solution
 
 TIME_FEATURES = 256
 FLOW_TIME_SCALE = 1000  # flow times 0..1 enter the same sinusoid as DDPM's 0..999
@@ -37,7 +38,7 @@ class TimeEmbedding(nn.Module):
         self.fc2 = nn.Linear(width, width)
 
     def forward(self, t: Tensor) -> Tensor:
-        return self.fc2(F.silu(self.fc1(time_features(t))))
+        return self.fc2(F.silu(self.fc1(time_features(t).to(self.fc1.weight.dtype))))
 
 
 class HeadBlock(nn.Module):
@@ -81,7 +82,10 @@ class HeadNet(nn.Module):
         self.final = FinalLayer(config.width, out)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        condition = self.time_embed(t) + condition
+        return self.predict(x, self.time_embed(t) + condition)
+
+    def predict(self, x: Tensor, condition: Tensor) -> Tensor:
+        """`condition` (T, W) holds the embedded time, too."""
         x = self.input(x)
         for block in self.blocks:
             x = block(x, condition)
@@ -103,6 +107,7 @@ class DiffusionHead(nn.Module):
         super().__init__()
         self.config, self.token_dim = config, token_dim
         self.net = HeadNet(config, token_dim, condition_width)
+        self._compiled_predict: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def losses(
         self, x: Tensor, condition: Tensor, t: Tensor, noise: Tensor
@@ -119,38 +124,42 @@ class DiffusionHead(nn.Module):
         self,
         condition: Tensor,
         null_condition: Tensor | None,
-        noise: Iterator[Tensor],
+        noise: NoiseStream,
         *,
         num_steps: int,
-        guidance: float,
+        guidance: float | Tensor,
         temperature: float,
+        solver: Solver,
+        compiled: bool = False,
     ) -> Tensor:
-        """Draw tokens (T, D) for conditions (T, C).
+        """Draw tokens (T, D), float32, for conditions (T, C).
 
-        Guidance acts on the predicted noise or velocity; the variance is the conditional one.
-        Temperature scales the noise: every added one for DDPM, the first and only one for flow.
+        Guidance, a number or one a row (T, 1), acts on the predicted noise or velocity; the
+        variance is the conditional one. Temperature scales the noise: every added one for
+        ancestral sampling, the first and only one for the other solvers.
         """
+        steps = solution(self.config, solver, num_steps)
+        predict = self._compiled() if compiled else self.net.predict
         pair = condition if null_condition is None else torch.cat([condition, null_condition])
         embedded = self.net.condition_embed(pair)
+        # The time is the same for all rows of a step: one row each, all steps at once.
+        scale = FLOW_TIME_SCALE if self.config.kind == "flow" else 1
+        times = self.net.time_embed((steps.times * scale).float().to(pair.device))  # (S, W)
 
-        def guided(x: Tensor, t: Tensor) -> Tensor:
+        def guided(x: Tensor, step: int) -> Tensor:
+            x = x.to(embedded.dtype)
             if null_condition is None:
-                return self.net(x, t, embedded)
-            out = self.net(torch.cat([x, x]), torch.cat([t, t]), embedded)
+                return predict(x, times[step] + embedded).float()
+            out = predict(torch.cat([x, x]), times[step] + embedded).float()
             with_text, without = out.chunk(2)
             mean, rest = with_text[:, : self.token_dim], with_text[:, self.token_dim :]
             base = without[:, : self.token_dim]
             return torch.cat([base + guidance * (mean - base), rest], dim=-1)
 
-        if self.config.kind == "flow":
-            return flow_sample(
-                lambda x, t: guided(x, t * FLOW_TIME_SCALE),
-                next(noise) * temperature,
-                num_steps,
-                self.config.time_shift,
-            )
-        return (
-            Ddpm.cosine(self.config.diffusion_steps)
-            .respaced(num_steps)
-            .sample(guided, noise, temperature)
-        )
+        return steps.draw(guided, noise, temperature)
+
+    def _compiled(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The network compiled once for any number of rows."""
+        if self._compiled_predict is None:
+            self._compiled_predict = torch.compile(self.net.predict, dynamic=True)
+        return self._compiled_predict

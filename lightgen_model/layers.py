@@ -85,11 +85,18 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.proj_dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, text: Tensor, keep: Tensor | None) -> Tensor:
-        query = rearrange(self.query_linear(x), "b n (h d) -> b h n d", h=self.num_heads)
-        kv = rearrange(self.kv(text), "b s (k h d) -> k b h s d", k=2, h=self.num_heads)
-        key, value = kv.unbind(0)
-        out = attend(query, key, value, keep, self.dropout if self.training else 0.0)
+    def project(self, text: Tensor) -> Tensor:
+        """Keys and values of the text, heads apart: (2, B, H, S, C / H)."""
+        return rearrange(self.kv(text), "b s (k h d) -> k b h s d", k=2, h=self.num_heads)
+
+    def forward(self, x: Tensor, keys_values: Tensor, keep: Tensor | None) -> Tensor:
+        key, value = keys_values.unbind(0)
+        if key.shape[2] == 1 and keep is None and not self.training:
+            # Softmax over one key is one: what is read does not depend on the query.
+            out = rearrange(value, "b h 1 d -> b 1 (h d)")
+        else:
+            query = rearrange(self.query_linear(x), "b n (h d) -> b h n d", h=self.num_heads)
+            out = attend(query, key, value, keep, self.dropout if self.training else 0.0)
         return self.proj_dropout(self.proj(out))
 
 
@@ -108,9 +115,14 @@ class CrossBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width, NORM_EPS)
         self.mlp = Mlp(width, mlp_ratio, dropout)
 
-    def forward(self, x: Tensor, text: Tensor, keep: Tensor | None) -> Tensor:
+    def project(self, text: Tensor) -> Tensor:
+        """What the block keeps of a text (B, S, C); it is the same for every query."""
+        return self.attn.project(self.normkv(text))
+
+    def forward(self, x: Tensor, keys_values: Tensor, keep: Tensor | None) -> Tensor:
+        """Queries (B, N, C) read a projected text."""
         query = self.normq(x)
-        x = query + self.attn(query, self.normkv(text), keep)
+        x = query + self.attn(query, keys_values, keep)
         return x + self.mlp(self.norm2(x))
 
 

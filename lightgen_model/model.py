@@ -6,10 +6,14 @@ Out:   losses of the masked tokens; or conditions, from which `sampling.py` draw
 Shapes: B samples, N tokens, M masked tokens of a sample at most, L text tokens, C width,
 D token dims, T rows in the head (masked tokens of the batch, times the batch multiplier).
 Source: arXiv 2503.08619; order and sizes as lightgen.md 1.2-1.6.
+
+Every stage works on the tokens that need it alone: the encoder on visible ones, cross blocks and
+head on those to be predicted.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +33,29 @@ class Text(NamedTuple):
     states: Tensor  # (B, L, C)
     keep: Tensor | None  # (B, L), True where a key may be seen; None: everywhere
 
-    def rows(self, index: Tensor | slice) -> "Text":
-        return Text(self.states[index], None if self.keep is None else self.keep[index])
+
+class ProjectedText(NamedTuple):
+    """Keys and values of a text in every cross block; the same for all queries and iterations."""
+
+    keys_values: tuple[Tensor, ...]  # a block (2, B, H, L, C / H)
+    keep: Tensor | None  # (B, L)
+
+
+class Positions(NamedTuple):
+    """The three tables, stretched to a grid: (1, N, C) each."""
+
+    encoder: Tensor
+    decoder: Tensor
+    cross: Tensor
+
+
+@dataclass(frozen=True)
+class Places:
+    """Some tokens of each sample. Rows with fewer are filled up with other tokens of the sample, so
+    that no token occurs twice in a row and a scatter never meets itself."""
+
+    index: Tensor  # (B, M)
+    real: Tensor | None  # (B, M), False where the row is filled up; None: nowhere
 
 
 @dataclass(frozen=True)
@@ -113,20 +138,17 @@ class LightGen(nn.Module):
         T is the number of masked tokens times `head.batch_multiplier`, as `num_draws` tells.
         """
         tokens = self.patchify(latents)  # (B, N, D)
-        grid = (
-            latents.shape[2] // self.config.patch_size,
-            latents.shape[3] // self.config.patch_size,
-        )
-        hidden = self.decode(self.encode(tokens, mask, grid), mask, grid)  # (B, N, C)
-        text = self.align(states, lengths, drop_text)
-        index, real = gather_index(mask)  # (B, M)
-        conditions = self.condition(hidden, text, index, grid)  # (B, M, C)
+        positions = self.positions(self.grid_of(latents))
+        visible, masked = gather_index(~mask), gather_index(mask)  # (B, V), (B, M)
+        hidden = self.decode(self.encode(tokens, visible, positions), visible, positions)
+        text = self.project(self.align(states, lengths, drop_text))
+        conditions = self.condition(hidden, text, masked.index, positions)  # (B, M, C)
         multiplier = self.config.head.batch_multiplier
-        targets = repeat(take(tokens, index)[real], "t d -> (t k) d", k=multiplier)
-        conditions = repeat(conditions[real], "t c -> (t k) c", k=multiplier)
+        targets = repeat(_real(take(tokens, masked.index), masked), "t d -> (t k) d", k=multiplier)
+        conditions = repeat(_real(conditions, masked), "t c -> (t k) c", k=multiplier)
         mse, vb = self.head.losses(targets, conditions, times, noise)
-        sample = torch.arange(len(mask), device=mask.device)[:, None].expand_as(real)[real]
-        return TokenLosses(mse, vb, repeat(sample, "t -> (t k)", k=multiplier))
+        sample = torch.arange(len(mask), device=mask.device)[:, None].expand_as(masked.index)
+        return TokenLosses(mse, vb, repeat(_real(sample, masked), "t -> (t k)", k=multiplier))
 
     def num_draws(self, mask: Tensor) -> int:
         """Rows T that `forward` wants in `times` and `noise` for this mask."""
@@ -142,13 +164,21 @@ class LightGen(nn.Module):
         p = self.config.patch_size
         return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=grid[0], p=p, q=p)
 
-    def encode(self, tokens: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Visible tokens only, (B, V, C); V is the largest visible count of the batch."""
-        index, real = gather_index(~mask)
-        positions = interpolate_positions(self.encoder_positions, *grid)
-        x = self.encoder_in_norm(self.encoder_in(tokens) + positions)
-        x = take(x, index)  # (B, V, C)
-        keep = None if bool(real.all()) else real
+    def grid_of(self, latents: Tensor) -> tuple[int, int]:
+        """Rows and columns of tokens of latents (B, c, h, w)."""
+        p = self.config.patch_size
+        return latents.shape[2] // p, latents.shape[3] // p
+
+    def positions(self, grid: tuple[int, int]) -> Positions:
+        """The tables for rows and columns of tokens; a sampler asks once."""
+        tables = (self.encoder_positions, self.decoder_positions, self.cross_positions)
+        return Positions(*(interpolate_positions(table, *grid) for table in tables))
+
+    def encode(self, tokens: Tensor, visible: Places, positions: Positions) -> Tensor:
+        """Visible tokens of (B, N, D) alone, (B, V, C)."""
+        index, keep = visible.index, visible.real
+        x = self.encoder_in(take(tokens, index)) + _rows(positions.encoder, index)
+        x = self.encoder_in_norm(x)  # (B, V, C)
         if index.shape[1]:
             # A sample with nothing visible attends its padding; its output is never used.
             keep = None if keep is None else keep | ~keep.any(1, keepdim=True)
@@ -156,14 +186,11 @@ class LightGen(nn.Module):
                 x = block(x, keep)
         return self.encoder_norm(x)
 
-    def decode(self, encoded: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    def decode(self, encoded: Tensor, visible: Places, positions: Positions) -> Tensor:
         """Visible tokens at their places, the mask token elsewhere; no text. (B, N, C)."""
-        x = self.mask_token.expand(len(mask), mask.shape[1], -1).to(encoded.dtype)
-        index, real = gather_index(~mask)
-        rows = torch.arange(len(mask), device=mask.device)[:, None].expand_as(index)
-        x = x.clone()
-        x[rows[real], index[real]] = self.decoder_in(encoded)[real].to(x.dtype)
-        x = x + interpolate_positions(self.decoder_positions, *grid)
+        num_tokens = positions.decoder.shape[1]
+        x = self.mask_token.expand(len(encoded), num_tokens, -1).to(encoded.dtype)
+        x = put(x, visible, self.decoder_in(encoded).to(x.dtype)) + positions.decoder
         for block in self.decoder_blocks:
             x = block(x)
         return self.decoder_norm(x)
@@ -186,27 +213,48 @@ class LightGen(nn.Module):
         """The text of 'no caption': one key (lightgen.md section 0, item 2c)."""
         return Text(self.null_text.expand(num_samples, -1, -1), None)
 
-    def condition(self, hidden: Tensor, text: Text, index: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Cross stage for the tokens at `index` (B, M) alone: (B, M, C)."""
-        positions = interpolate_positions(self.cross_positions, *grid)
-        x = take(self.cross_in(hidden) + positions, index)
-        for block in self.cross_blocks:
-            x = block(x, text.states, text.keep)
+    def project(self, text: Text) -> ProjectedText:
+        """Each cross block's keys and values of a text; once a picture when drawing."""
+        blocks = cast("Iterable[CrossBlock]", self.cross_blocks)
+        return ProjectedText(tuple(block.project(text.states) for block in blocks), text.keep)
+
+    def condition(
+        self, hidden: Tensor, text: ProjectedText, index: Tensor, positions: Positions
+    ) -> Tensor:
+        """Cross stage for the tokens at `index` (B, M) of (B, N, C) alone: (B, M, C)."""
+        x = self.cross_in(take(hidden, index)) + _rows(positions.cross, index)
+        for block, keys_values in zip(self.cross_blocks, text.keys_values, strict=True):
+            x = block(x, keys_values, text.keep)
         return self.cross_norm(x)
 
 
-def gather_index(chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Places of the chosen tokens, in raster order, padded to the fullest sample.
-
-    (B, N) bool -> index (B, M) and `real` (B, M), False where the index is padding.
-    """
+def gather_index(chosen: Tensor) -> Places:
+    """Places of the chosen tokens (B, N) bool, in raster order. Waits for the device."""
     counts = chosen.sum(1)
-    most = int(counts.max())
+    least, most = torch.stack(counts.aminmax()).tolist()
     index = chosen.logical_not().to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
-    real = torch.arange(most, device=chosen.device) < counts[:, None]
-    return index, real
+    if least == most:
+        return Places(index, None)
+    return Places(index, torch.arange(most, device=chosen.device) < counts[:, None])
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
     """Rows of x (B, N, C) at index (B, M): (B, M, C)."""
     return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[-1]))
+
+
+def put(x: Tensor, places: Places, rows: Tensor) -> Tensor:
+    """x (B, N, D) with `rows` (B, M, D) at their places; what fills a row up changes nothing."""
+    if places.real is not None:
+        rows = torch.where(places.real[:, :, None], rows, take(x, places.index))
+    return x.scatter(1, places.index[:, :, None].expand_as(rows), rows)
+
+
+def _rows(table: Tensor, index: Tensor) -> Tensor:
+    """Rows of a table (1, N, C) at index (B, M): (B, M, C)."""
+    return F.embedding(index, table[0])
+
+
+def _real(x: Tensor, places: Places) -> Tensor:
+    """(B, M, ...) -> (T, ...), without what fills rows up."""
+    return x.flatten(0, 1) if places.real is None else x[places.real]

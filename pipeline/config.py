@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+import lightgen_model.config
 from lightgen_model.config import ModelConfig
 
 RUNS = Path(__file__).parent.parent / "infra" / "runs"
@@ -208,13 +209,8 @@ class StudentConfig(Frozen):
     seed: int = 0
 
 
-class SamplingConfig(Frozen):
-    num_iterations: int = Field(64, ge=1)  # autoregressive steps, K
-    head_steps: int = Field(100, ge=1)
-    guidance: float = Field(4.0, ge=0)
-    guidance_schedule: Literal["constant", "linear"] = "constant"
-    temperature: float = Field(1.0, ge=0)
-    batch_size: int = Field(64, ge=1)
+class SamplingConfig(lightgen_model.config.SamplingConfig):
+    batch_size: int = Field(64, ge=1)  # pictures drawn at once; no picture depends on it
 
 
 class PreferencesConfig(Frozen):
@@ -351,6 +347,10 @@ def _sampling_fits(
             f"{stage}.sampling.num_iterations: {config.sampling.num_iterations} steps for "
             f"{tokens} tokens of a {config.image_size} px picture; at most one step a token"
         )
+    try:
+        config.sampling.check(student.model.head, tokens)
+    except ValueError as error:
+        raise ValueError(f"{stage}.sampling.{error}") from None
 
 
 def load_run(run: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:

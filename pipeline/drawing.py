@@ -49,16 +49,7 @@ def draw(
         rows = slice(first, first + sampling.batch_size)
         states, lengths = encoder.encode(captions[rows])  # (B, L, E), (B,)
         latents = sample(
-            model,
-            states,
-            lengths,
-            image_size=image_size,
-            num_iterations=sampling.num_iterations,
-            head_steps=sampling.head_steps,
-            guidance=sampling.guidance,
-            guidance_schedule=sampling.guidance_schedule,
-            temperature=sampling.temperature,
-            seeds=seeds[rows],
+            model, states, lengths, sampling, image_size=image_size, seeds=seeds[rows]
         )  # (B, c, h, w)
         yield decode(config, latents.half().cpu().numpy())
 

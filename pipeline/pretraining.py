@@ -265,6 +265,9 @@ class Watcher:
         model.load_state_dict(average)
         values = self.config.evaluation.sampling
         tokens = self.config.student.model.grid(self.phase.image_size) ** 2
+        # A phase may be smaller than what is evaluated, and has at most one iteration a token.
+        iterations = min(values.num_iterations, tokens)
+        sampling = values.model_copy(update={"num_iterations": iterations})
         images: list[np.ndarray] = []
         for first in range(0, len(self.prompts), values.batch_size):
             rows = slice(first, first + values.batch_size)
@@ -272,12 +275,8 @@ class Watcher:
                 model,
                 self.states[rows],
                 self.lengths[rows],
+                sampling,
                 image_size=self.phase.image_size,
-                num_iterations=min(values.num_iterations, tokens),
-                head_steps=values.head_steps,
-                guidance=values.guidance,
-                guidance_schedule=values.guidance_schedule,
-                temperature=values.temperature,
                 seeds=list(range(len(self.prompts)))[rows],
             )
             # A few at a time: the VAE's widest layers hold more than the student does.

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from lightgen_model.config import HeadConfig
+from lightgen_model.config import SOLVERS, HeadConfig, Solver
 from lightgen_model.head import DiffusionHead, draw_times, time_features
+
+EVERY_SOLVER = [(kind, solver) for kind, solvers in SOLVERS.items() for solver in solvers]
 
 
 def test_time_features_have_the_published_values() -> None:
@@ -14,8 +16,8 @@ def test_time_features_have_the_published_values() -> None:
     assert features.sum().item() == pytest.approx(138.00299, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["ddpm", "flow"])
-def test_equal_conditions_make_guidance_do_nothing(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "solver"), EVERY_SOLVER)
+def test_equal_conditions_make_guidance_do_nothing(kind: str, solver: Solver) -> None:
     torch.manual_seed(0)
     head = DiffusionHead(HeadConfig(kind=kind, depth=1, width=16), 8, 12)  # type: ignore[arg-type]
     condition = torch.randn(3, 12)
@@ -23,7 +25,15 @@ def test_equal_conditions_make_guidance_do_nothing(kind: str) -> None:
     def draw(null: torch.Tensor | None) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
         stream = iter(lambda: torch.randn(3, 8, generator=generator), None)
-        return head.sample(condition, null, stream, num_steps=5, guidance=7.0, temperature=1.0)
+        return head.sample(
+            condition,
+            null,
+            stream,
+            num_steps=5,
+            guidance=7.0,
+            temperature=1.0,
+            solver=solver,
+        )
 
     with torch.inference_mode():
         assert torch.allclose(draw(None), draw(condition), rtol=1e-3, atol=1e-3)

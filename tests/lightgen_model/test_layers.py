@@ -12,7 +12,7 @@ def test_a_cross_block_without_branches_returns_its_normed_query() -> None:
     for layer in (block.attn.proj, block.mlp.fc2):
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
-    x, text = torch.randn(2, 5, 32), torch.randn(2, 3, 32)
+    x, text = torch.randn(2, 5, 32), block.project(torch.randn(2, 3, 32))
     assert torch.equal(block(x, text, None), block.normq(x))
     assert not torch.allclose(block(x, text, None), x)
 
