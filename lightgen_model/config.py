@@ -121,11 +121,12 @@ class SamplingConfig(BaseModel):
         done = iteration / (self.num_iterations - 1)
         return round(self.head_steps + (self.last_head_steps - self.head_steps) * done)
 
-    def guidance_at(self, visible_share: float) -> float:
-        """Guidance while this share of the picture will be visible after the iteration."""
+    def guidance_at(self, left: int, count: int) -> float:
+        """Guidance in the iteration that leaves `left` of `count` tokens; linear as in Muse."""
         if self.guidance_schedule == "constant":
             return self.guidance
-        return 1 + (self.guidance - 1) * visible_share
+        # The published code keeps one token back in this formula even in the last iteration.
+        return 1 + (self.guidance - 1) * (count - max(1, left)) / count
 
     def solver_of(self, head: HeadConfig) -> Solver:
         """The solver by name; ValueError for one of the other head kind."""

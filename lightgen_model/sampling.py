@@ -63,7 +63,7 @@ def sample(
     if not model.config.attend_padding:
         states = states[:, : max(1, int(lengths.max()))]  # exact: what is cut off is never read
     text = model.align(states.to(dtype), lengths)
-    noise = seeded_noise(generators, plan(sampling, counts, num_tokens), model, sampling, device)
+    noise = seeded_noise(generators, plan(sampling, counts), model, sampling, device)
     tokens, orders = tokens.to(device), orders.to(device)
     for step, num_steps, drawn in draw_tokens(
         model, text, tokens, orders, counts, sampling, noise, grid=grid, compile_head=compile_head
@@ -129,7 +129,7 @@ class Iteration:
     guidance: list[float]
 
 
-def plan(sampling: SamplingConfig, counts: Sequence[int], num_tokens: int) -> list[Iteration]:
+def plan(sampling: SamplingConfig, counts: Sequence[int]) -> list[Iteration]:
     """The iterations of pictures that draw `counts` of their tokens.
 
     Each picture keeps its own cosine schedule; one with fewer tokens than iterations draws one an
@@ -146,7 +146,7 @@ def plan(sampling: SamplingConfig, counts: Sequence[int], num_tokens: int) -> li
             before=[each[i] for each in left],
             after=[each[i + 1] for each in left],
             head_steps=sampling.head_steps_at(i),
-            guidance=[sampling.guidance_at(1 - each[i + 1] / num_tokens) for each in left],
+            guidance=[sampling.guidance_at(each[i + 1], max(1, each[0])) for each in left],
         )
         for i in range(length)
     ]
@@ -212,7 +212,7 @@ def draw_tokens(
     texts = [model.project(text)]
     if sampling.guidance != 1:
         texts.append(model.project(model.null(1)))
-    iterations = plan(sampling, counts, orders.shape[1])
+    iterations = plan(sampling, counts)
     for step, now in enumerate(iterations):
         visible = places(orders, now.before, [orders.shape[1]] * len(orders))
         predicted = places(orders, now.after, now.before)

@@ -35,7 +35,7 @@ def plain_sample(
     mask = torch.ones(batch, num_tokens, dtype=torch.bool)
     for step, left in enumerate(tokens_left(num_tokens, sampling.num_iterations)):
         conditions = _conditions(model, tokens.repeat(2, 1, 1), mask.repeat(2, 1), text, keep, grid)
-        scale = sampling.guidance_at(1 - left / num_tokens)
+        scale = sampling.guidance_at(left, num_tokens)
         drawn = _head(model, conditions, tape(step), sampling, step, scale)
         still = torch.zeros_like(mask).scatter(1, orders[:, :left], True)
         tokens = torch.where((mask & ~still)[:, :, None], drawn, tokens)

@@ -122,7 +122,7 @@ def test_no_iteration_waits_for_the_device() -> None:
     keep = torch.empty(2, 3, dtype=torch.bool, device="meta")
     text, values, counts = Text(states.to("meta"), keep), few(guidance_schedule="linear"), [16, 5]
     generators = [torch.Generator(), torch.Generator()]
-    noise = seeded_noise(generators, plan(values, counts, 16), model, values, orders.device)
+    noise = seeded_noise(generators, plan(values, counts), model, values, orders.device)
     tokens = torch.empty(2, 16, 64, device="meta")
     with torch.inference_mode():
         steps = list(draw_tokens(model, text, tokens, orders, counts, values, noise, grid=(4, 4)))
@@ -133,11 +133,11 @@ def test_no_iteration_waits_for_the_device() -> None:
 
 def test_linear_guidance_has_the_published_values() -> None:
     values = SamplingConfig(guidance=4.0, guidance_schedule="linear")
-    steps = plan(values, [256], 256)
-    chosen = [steps[i].guidance[0] for i in (0, 1, 15, 31, 47, 62, 63)]
-    # The published numbers share the first two: its first two iterations leave 255 and 254.
-    assert chosen[2:6] == pytest.approx([1.2344, 1.8789, 2.8633, 3.9297], abs=1e-4)
-    constant = plan(SamplingConfig(guidance=4.0), [256], 256)
+    steps = plan(values, [256])
+    chosen = [steps[i].guidance[0] for i in (0, 15, 31, 47, 62, 63)]
+    published = [1.0117, 1.2344, 1.8789, 2.8633, 3.9297, 3.9883]
+    assert chosen == pytest.approx(published, abs=1e-4)
+    constant = plan(SamplingConfig(guidance=4.0), [256])
     assert {each.guidance[0] for each in constant} == {4.0}
 
 
@@ -145,7 +145,7 @@ def test_head_steps_fall_in_a_line_over_the_iterations() -> None:
     values = SamplingConfig(num_iterations=10, head_steps=50, last_head_steps=5)
     steps = [values.head_steps_at(i) for i in range(10)]
     assert steps == [50, 45, 40, 35, 30, 25, 20, 15, 10, 5]
-    assert [each.head_steps for each in plan(values, [16], 16)] == steps
+    assert [each.head_steps for each in plan(values, [16])] == steps
     once = values.model_copy(update={"num_iterations": 1})
     assert once.head_steps_at(0) == 50
 
