@@ -11,6 +11,7 @@ logit-normal t (arXiv 2403.03206).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -27,14 +28,8 @@ class Ddpm:
 
     @staticmethod
     def cosine(num_steps: int) -> "Ddpm":
-        def level(u: float) -> float:
-            return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
-
-        betas = [
-            min(1 - level((i + 1) / num_steps) / level(i / num_steps), 0.999)
-            for i in range(num_steps)
-        ]
-        return Ddpm(torch.tensor(betas, dtype=torch.float64), torch.arange(num_steps))
+        betas = torch.tensor(_cosine_betas(num_steps), dtype=torch.float64)
+        return Ddpm(betas, torch.arange(num_steps))
 
     def respaced(self, num_steps: int) -> "Ddpm":
         """Keep `num_steps` evenly strided steps, the first and the last among them (published)."""
@@ -121,6 +116,16 @@ class Ddpm:
         high = _at(torch.log(self.betas), t, v)
         share = (v + 1) / 2
         return share * high + (1 - share) * low
+
+
+@lru_cache(maxsize=8)  # asked for in every training step and every iteration of drawing
+def _cosine_betas(num_steps: int) -> tuple[float, ...]:
+    def level(u: float) -> float:
+        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    return tuple(
+        min(1 - level((i + 1) / num_steps) / level(i / num_steps), 0.999) for i in range(num_steps)
+    )
 
 
 def _at(values: Tensor, t: Tensor, like: Tensor) -> Tensor:

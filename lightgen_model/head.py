@@ -139,7 +139,7 @@ class DiffusionHead(nn.Module):
         ancestral sampling, the first and only one for the other solvers.
         """
         steps = solution(self.config, solver, num_steps)
-        predict = self._compiled() if compiled else self.net.predict
+        predict = self._compiled(condition.device) if compiled else self.net.predict
         pair = condition if null_condition is None else torch.cat([condition, null_condition])
         embedded = self.net.condition_embed(pair)
         # The time is the same for all rows of a step: one row each, all steps at once.
@@ -158,8 +158,13 @@ class DiffusionHead(nn.Module):
 
         return steps.draw(guided, noise, temperature)
 
-    def _compiled(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The network compiled once for any number of rows."""
+    def _compiled(self, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+        """The network compiled once for any number of rows.
+
+        On a GPU each number of rows is captured in a CUDA graph: a few rows finish before their
+        kernels are launched one by one, and there are num_iterations * num_steps such calls.
+        """
         if self._compiled_predict is None:
-            self._compiled_predict = torch.compile(self.net.predict, dynamic=True)
+            mode = "reduce-overhead" if device.type == "cuda" else None
+            self._compiled_predict = torch.compile(self.net.predict, dynamic=True, mode=mode)
         return self._compiled_predict

@@ -48,7 +48,8 @@ def sample(
 
     `image_size` is a side or (height, width) in pixels. With `known` latents, only the tokens of
     `redraw` (B, N) bool are drawn. `on_step(step, num_steps, latents so far)` follows each
-    iteration, counted from 0. Generators are on the CPU and are used up.
+    iteration, counted from 0. Generators are on the CPU and are used up. `compile_head` pays where
+    many pictures are drawn: the first are slower.
     """
     grid = model.config.grid_of(image_size)
     num_tokens = grid[0] * grid[1]

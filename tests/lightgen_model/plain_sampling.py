@@ -1,7 +1,8 @@
 """The sampler of lightgen.md 3.1 without any saving, to compare with and to measure against.
 
-Both guidance halves go through encoder and decoder, cross blocks and head see all tokens, the text
-is projected anew in each iteration, and the null text is repeated over the length of the text.
+Both guidance halves go through encoder and decoder, cross blocks see all tokens, the text is
+projected anew in each iteration, the null text is repeated over the length of the text, and the
+head embeds the time of every row.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,9 +37,11 @@ def plain_sample(
     for step, left in enumerate(tokens_left(num_tokens, sampling.num_iterations)):
         conditions = _conditions(model, tokens.repeat(2, 1, 1), mask.repeat(2, 1), text, keep, grid)
         scale = sampling.guidance_at(left, num_tokens)
-        drawn = _head(model, conditions, tape(step), sampling, step, scale)
         still = torch.zeros_like(mask).scatter(1, orders[:, :left], True)
-        tokens = torch.where((mask & ~still)[:, :, None], drawn, tokens)
+        now = mask & ~still
+        noise = (each[now] for each in tape(step))  # (B * n, D)
+        chosen = conditions[now.repeat(2, 1)]  # (2 * B * n, C)
+        tokens[now] = _head(model, chosen, noise, sampling, step, scale)
         mask = still
     return tokens
 
@@ -87,7 +90,7 @@ def _head(
     config, dim = model.config.head, model.config.token_dim
     steps = solution(config, sampling.solver_of(config), sampling.head_steps_at(step))
     times = steps.times * (FLOW_TIME_SCALE if config.kind == "flow" else 1)
-    embedded = model.head.net.condition_embed(conditions.flatten(0, 1))
+    embedded = model.head.net.condition_embed(conditions)
 
     def net(x: Tensor, step: int) -> Tensor:
         t = times[step].expand(2 * len(x))
@@ -95,6 +98,4 @@ def _head(
         base = null[:, :dim]
         return torch.cat([base + scale * (text[:, :dim] - base), text[:, dim:]], dim=-1)
 
-    rows = (each.flatten(0, 1) for each in noise)
-    drawn = steps.draw(net, rows, sampling.temperature)
-    return drawn.view(len(conditions) // 2, -1, dim)
+    return steps.draw(net, noise, sampling.temperature)

@@ -9,16 +9,6 @@ from lightgen_model.head import draw_times
 from lightgen_model.model import LightGen, Text, gather_index
 
 
-@pytest.fixture(scope="module")
-def model() -> LightGen:
-    model = LightGen(debug()).init_weights(torch.Generator().manual_seed(0)).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # a fresh head is exactly zero, and would hide everything
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return model
-
-
 def batch(size: int = 4, length: int = 6) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     latents = torch.randn(size, 16, 8, 8, generator=generator)
@@ -76,6 +66,24 @@ def test_cross_blocks_on_chosen_tokens_equal_those_on_all(model: LightGen) -> No
     full = model.condition(hidden, text, everywhere, positions)
     few = model.condition(hidden, text, some, positions)
     assert torch.allclose(few, full.gather(1, some[:, :, None].expand(-1, -1, 32)), atol=1e-5)
+
+
+def test_masked_tokens_alone_have_the_losses_they_have_among_all(model: LightGen) -> None:
+    (latents, states, lengths), k = batch(3), model.config.head.batch_multiplier
+    mask = torch.rand(3, 16, generator=torch.Generator().manual_seed(4)) < 0.6
+    times, noise = torch.rand(3 * 16 * k), torch.randn(3 * 16 * k, 64)
+    chosen = mask.flatten().repeat_interleave(k)
+    few = model(
+        latents, states, lengths, mask, times=times[chosen], noise=noise[chosen]
+    ).mse  # what `forward` computes
+    visible, positions = gather_index(~mask), model.positions((4, 4))
+    hidden = model.decode(
+        model.encode(model.patchify(latents), visible, positions), visible, positions
+    )
+    text, everywhere = model.project(model.align(states, lengths)), torch.arange(16).expand(3, -1)
+    conditions = model.condition(hidden, text, everywhere, positions)
+    rows = [x.flatten(0, 1).repeat_interleave(k, 0) for x in (model.patchify(latents), conditions)]
+    assert torch.allclose(few, model.head.losses(*rows, times, noise)[0][chosen], atol=1e-5)
 
 
 def test_the_null_text_is_one_key(model: LightGen) -> None:

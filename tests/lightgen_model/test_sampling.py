@@ -1,5 +1,6 @@
 """The sampler: equal to its plain form, a picture of its own seed alone, and the edges."""
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,6 +79,18 @@ def test_a_picture_depends_on_its_own_text_and_seed_alone(kind: str, attend_padd
         assert close(draw(rows), together[rows])
     assert not close(together[3], together[0], 1e-2)  # the same seed, another text
     assert len(together.flatten(1).unique(dim=0)) == 5
+
+
+def test_padding_of_the_text_matters_in_the_published_mode_alone() -> None:
+    states, lengths = texts(2)
+    longer = torch.cat([states, torch.randn(2, 3, 128)], dim=1)
+    for attend_padding in (False, True):
+        model = student(small(attend_padding=attend_padding))
+        one, other = (
+            sample(model, each, lengths, few(), image_size=64, seeds=[0, 1])
+            for each in (states, longer)
+        )
+        assert close(one, other, TOLERANCE if not attend_padding else 1e-3) is not attend_padding
 
 
 def test_the_seed_decides_and_a_generator_serves_as_one(model: LightGen) -> None:
@@ -216,3 +229,14 @@ def test_arguments_that_do_not_fit_are_refused(
     states, lengths = texts(2)
     with pytest.raises(ValueError, match=sentence):
         sample(model, states, lengths, few(), **{"image_size": 64, "seeds": [0, 1]} | wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_head_draws_the_same() -> None:
+    model, (states, lengths) = student(small()), texts(2)
+    one, other = (
+        sample(model, states, lengths, few(), image_size=64, seeds=[0, 1], compile_head=compiled)
+        for compiled in (False, True)
+    )
+    assert close(one, other)

@@ -143,7 +143,7 @@ MILD = Ddpm(BETAS, torch.arange(20))
 
 def theirs(scheduler: Any, **options: Any) -> Tensor:
     """What a diffusers scheduler makes of `prediction`."""
-    walk = scheduler(trained_betas=BETAS.float().numpy(), num_train_timesteps=20, **options)
+    walk = scheduler(trained_betas=BETAS.tolist(), num_train_timesteps=20, **options)
     if scheduler is DPMSolverMultistepScheduler:  # its own steps leave out the cleanest
         walk.set_timesteps(timesteps=list(range(19, -1, -1)))
     else:
