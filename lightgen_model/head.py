@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightgen_model.config import HeadConfig, Solver
+from lightgen_model.config import SOLVERS, HeadConfig, Solver
 from lightgen_model.diffusion import Ddpm, flow_loss, flow_times, uniforms
 from lightgen_model.layers import NORM_EPS
 from lightgen_model.solvers import NoiseStream, solution
@@ -129,7 +129,7 @@ class DiffusionHead(nn.Module):
         num_steps: int,
         guidance: float | Tensor,
         temperature: float,
-        solver: Solver,
+        solver: Solver | None = None,
         compiled: bool = False,
     ) -> Tensor:
         """Draw tokens (T, D), float32, for conditions (T, C).
@@ -138,7 +138,7 @@ class DiffusionHead(nn.Module):
         variance is the conditional one. Temperature scales the noise: every added one for
         ancestral sampling, the first and only one for the other solvers.
         """
-        steps = solution(self.config, solver, num_steps)
+        steps = solution(self.config, solver or SOLVERS[self.config.kind][0], num_steps)
         predict = self._compiled(condition.device) if compiled else self.net.predict
         pair = condition if null_condition is None else torch.cat([condition, null_condition])
         embedded = self.net.condition_embed(pair)

@@ -56,6 +56,8 @@ def sample(
     sampling.check(model.config.head, num_tokens)
     if len(seeds) != len(states):
         raise ValueError(f"seeds: {len(seeds)} for {len(states)} captions; one a picture")
+    if model.training:
+        raise ValueError("model: in training mode, where dropout draws; call eval() first")
     device, dtype = states.device, model.encoder_in.weight.dtype
     tokens, chosen = _first(model, grid, len(states), known, redraw)
     generators = [_generator(seed) for seed in seeds]
@@ -182,11 +184,12 @@ def seeded_noise(
     def noise(index: Tensor) -> Iterator[Tensor]:
         now = next(upcoming)
         num = num_noises(solver, now.head_steps)
-        drawn = torch.zeros(num, *index.shape, dim)  # zero where rows are filled up
+        # Zero where rows are filled up; pinned, so that the copy does not wait for the backbone.
+        drawn = torch.zeros(num, *index.shape, dim, pin_memory=device.type == "cuda")
         for row, generator in enumerate(generators):
             count = now.before[row] - now.after[row]
             drawn[:, row, :count] = torch.randn(num, count, dim, generator=generator)
-        return iter(drawn.flatten(1, 2).to(device))
+        return iter(drawn.flatten(1, 2).to(device, non_blocking=True))
 
     return noise
 

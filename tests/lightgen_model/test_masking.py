@@ -18,7 +18,9 @@ def per_step(num_tokens: int, num_iterations: int) -> list[int]:
 def test_tokens_per_iteration_are_the_published_ones() -> None:
     assert per_step(256, 8) == [5, 15, 24, 31, 39, 45, 48, 49]
     assert per_step(256, 16) == [2, 3, 7, 8, 11, 13, 15, 16, 19, 20, 22, 23, 23, 25, 24, 25]
-    assert per_step(256, 64)[:20] == [1] * 13 + [2, 3, 2, 2, 3, 3, 3]
+    assert per_step(256, 64)[:30] == [1] * 13 + [2, 3, 2, 2, 3, 3, 3, 3, 3, 3, 4, 3, 4, 4, 4, 4, 4]
+    assert per_step(256, 64)[-6:] == [6, 6, 7, 6, 6, 6]
+    assert per_step(4096, 64)[:10] == [2, 3, 7, 8, 11, 14, 16, 18, 21, 23]
     assert per_step(1024, 64)[:12] == [1, 1, 1, 2, 3, 4, 4, 4, 5, 6, 7, 7]
     assert per_step(4096, 64)[-4:] == [100, 101, 100, 100]
 

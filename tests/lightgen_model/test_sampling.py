@@ -202,6 +202,12 @@ def test_values_that_cannot_draw_are_refused(
         few(**values).check(HeadConfig(kind=kind), 16)  # type: ignore[arg-type]
 
 
+def test_a_student_in_training_mode_is_refused() -> None:
+    states, lengths = texts(1)
+    with pytest.raises(ValueError, match=r"model: in training mode.*call eval"):
+        sample(student(small()).train(), states, lengths, few(), image_size=64, seeds=[0])
+
+
 def test_more_last_steps_than_first_are_refused() -> None:
     with pytest.raises(ValueError, match="last_head_steps: 9; allowed: 1 to head_steps 8"):
         SamplingConfig(head_steps=8, last_head_steps=9)
