@@ -99,7 +99,7 @@ def read_side(name: str, pixels: object, config: ModelConfig) -> int:
         below = max(pixels // unit, 0) * unit
         nearest = f"{below} and {below + unit}" if below else f"{unit}"
         raise ValueError(
-            f"{name} {pixels} must be a multiple of the token size {unit}; nearest: {nearest} pixels"
+            f"{name} {pixels} must be a multiple of the token size {unit}; nearest: {nearest}"
         )
     return pixels
 
@@ -117,26 +117,38 @@ def read_iterations(steps: int | None, num_tokens: int) -> int:
 
 
 def read_generators(generator: Generators, num: int) -> list[torch.Generator]:
-    """One CPU generator an image, seeded by one draw each from what the caller gave.
+    """One generator on the CPU an image, so that no image depends on its neighbours.
 
-    So an image depends on its own prompt and generator alone, and on no neighbour; a generator on
-    an accelerator serves as well; and one generator for many images goes on from image to image.
+    The first image of a generator takes it as it is, and so is what `sample` draws from this seed;
+    every further one takes a seed from it.
     """
     # diffusers' convention: who gives no generator is served by torch.manual_seed.
     given = torch.default_generator if generator is None else generator
     each = [given] * num if isinstance(given, torch.Generator) else list(given)
     if len(each) != num:
-        raise ValueError(f"{len(each)} generators for {num} images; give one, or one an image")
+        raise ValueError(f"generator: {len(each)} for {num} images; give one, or one an image")
     for index, one in enumerate(each):
         if not isinstance(one, torch.Generator):
             raise ValueError(
                 f"generator[{index}] is a {type(one).__name__}; allowed: torch.Generator"
             )
-    return [torch.Generator().manual_seed(_draw_seed(one)) for one in each]
+    return _apart(each)
 
 
-def _draw_seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+def _apart(generators: Sequence[torch.Generator]) -> list[torch.Generator]:
+    seeds_of: dict[int, torch.Generator] = {}
+    apart = []
+    for one in generators:
+        on_cpu = one.device.type == "cpu"
+        if on_cpu and id(one) not in seeds_of:
+            # Seeds come from a copy: the generator itself advances while its image is drawn.
+            seeds_of[id(one)] = one.clone_state()
+            apart.append(one)
+        else:
+            source = seeds_of.get(id(one), one)
+            seed = torch.randint(2**63 - 1, (), generator=source, device=source.device)
+            apart.append(torch.Generator().manual_seed(int(seed)))
+    return apart
 
 
 ARGUMENTS = {  # of the pipeline, where they have another name

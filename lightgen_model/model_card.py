@@ -5,6 +5,7 @@ Out:   Markdown with the hub's metadata on top. What `about` does not say is nam
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -86,6 +87,7 @@ well, see below. The autoencoder and the text encoder in this folder keep their 
 
 def render(config: ModelConfig, num_parameters: int, about: Mapping[str, str]) -> str:
     """The card's text."""
+    about = {name: _public(value) for name, value in about.items()}
     known = {name: about.get(name, UNKNOWN) for name in NAMED}
     licence = known.pop("licence")
     rest = [f"- {name}: {value}" for name, value in sorted(about.items()) if name not in NAMED]
@@ -107,3 +109,8 @@ def render(config: ModelConfig, num_parameters: int, about: Mapping[str, str]) -
         **known,
     )
     return str(card)
+
+
+def _public(value: str) -> str:
+    """The last part alone of a place on this machine, which nobody else can follow."""
+    return Path(value).name if Path(value).is_absolute() else value

@@ -105,7 +105,9 @@ def _rows(name: str, picture: Pictures, mode: str) -> Tensor:
             f"{name} is a {type(picture).__name__}; allowed: a PIL picture, an array, a tensor, "
             "or a list of these"
         )
-    values = torch.as_tensor(picture).detach().cpu()
+    # A copy of an array: one that is read-only cannot be a tensor.
+    values = picture if isinstance(picture, Tensor) else torch.from_numpy(np.array(picture))
+    values = values.detach().cpu()
     whole = not values.is_floating_point() and values.dtype != torch.bool
     rows = values.float() / (255 if whole else 1)
     if isinstance(picture, np.ndarray) and rows.ndim > 2:

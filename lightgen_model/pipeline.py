@@ -159,8 +159,8 @@ class LightGenPipeline(DiffusionPipeline):  # type: ignore[misc]
         return_dict: bool = True,
         callback_on_step_end: StepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> ImagePipelineOutput | tuple[Any]:
-        """Draw `num_images_per_prompt` pictures a prompt.
+    ) -> Any:
+        """Draw `num_images_per_prompt` pictures a prompt, as an output with `images`, or a tuple.
 
         An empty prompt is the learned null text: a picture of anything. `num_inference_steps` are
         autoregressive steps (by default one a token, at most 64), `num_head_steps` the denoising
