@@ -6,7 +6,7 @@ Out:   the same in one form each; ValueError that names the argument, its value 
 Shapes: B pictures, L text tokens, E text width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from pydantic import ValidationError
@@ -189,3 +189,27 @@ def refuse_half(dtype: object) -> None:
             "float16: T5 overflows in it; allowed: bfloat16 and float32, or with from_pretrained "
             'dtype={"text_encoder": torch.bfloat16, "default": torch.float16}'
         )
+
+
+def check_loading(options: Mapping[str, object]) -> None:
+    """ValueError for options of `from_pretrained` that run code or that T5 cannot bear."""
+    for name, value in (("trust_remote_code", True), ("use_safetensors", False)):
+        if options.get(name) is value:
+            raise ValueError(f"{name}={value} is refused: safetensors only, and no remote code")
+    if options.get("custom_pipeline") is not None:
+        raise ValueError("custom_pipeline is refused: no remote code")
+    dtype = options.get("dtype", options.get("torch_dtype"))
+    if isinstance(dtype, Mapping):
+        dtype = dtype.get("text_encoder", dtype.get("default"))
+    if options.get("text_encoder", "") is not None:
+        refuse_half(dtype)
+
+
+def check_saving(options: Mapping[str, object]) -> None:
+    """ValueError for options of `save_pretrained` that a folder with a model card cannot have."""
+    if options.get("push_to_hub"):
+        raise ValueError(
+            "push_to_hub is refused: save to a folder, read its README.md, then upload it"
+        )
+    if options.get("safe_serialization") is False:
+        raise ValueError("safe_serialization=False is refused: weights are safetensors only")

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from lightgen_model.pipeline import LightGenPipeline
 
 HOST = "127.0.0.1"
-MOST_ITERATIONS = 64
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -97,7 +96,7 @@ class Drawer:
         try:
             return self.pipe(
                 prompt,
-                num_inference_steps=int(iterations),
+                num_inference_steps=int(iterations) or None,
                 num_head_steps=int(head_steps),
                 guidance_scale=guidance,
                 generator=torch.Generator().manual_seed(int(seed)),
@@ -111,14 +110,14 @@ def build(pipe: "LightGenPipeline") -> Any:
     """The page, not yet served."""
     gr = gradio()
     config, drawer = pipe.values, Drawer(pipe, gr)
-    most = config.grid(config.base_image_size) ** 2
+    shown = {"format": "png", "interactive": False, "height": 512, "buttons": ["download"]}
     one = {"concurrency_id": "pipe", "concurrency_limit": 1}  # a pipeline draws for one at a time
 
     def knobs() -> list[Any]:
         return [
             gr.Number(0, label="Seed", precision=0, minimum=0),
             gr.Slider(0, 10, 1.5, step=0.1, label="Guidance (1: none)"),
-            gr.Slider(1, most, min(most, MOST_ITERATIONS), step=1, label="Steps"),
+            gr.Slider(0, 256, 0, step=1, label="Steps (0: one a token, at most 64)"),
             gr.Slider(1, 250, 25, step=1, label="Head steps a token"),
         ]
 
@@ -131,7 +130,7 @@ def build(pipe: "LightGenPipeline") -> Any:
                 size = {"value": config.base_image_size, "precision": 0}
                 sides = [gr.Number(label=f"{s}, pixels", **size) for s in ("Height", "Width")]
                 button = gr.Button("Draw", variant="primary")
-            picture = gr.Image(label="Picture", format="png", interactive=False)
+            picture = gr.Image(label="Picture", **shown)
         inputs = [prompt, *values, *sides]
         button.click(drawer.draw, inputs, picture, api_name="draw", **one)
         prompt.submit(drawer.draw, inputs, picture, api_visibility="private", **one)
@@ -144,16 +143,17 @@ def build(pipe: "LightGenPipeline") -> Any:
                     format="png",  # the default loses colours
                     sources=("upload", "clipboard"),
                     transforms=(),
+                    height=512,
                 )
                 values = knobs()
                 button = gr.Button("Draw anew", variant="primary")
-            picture = gr.Image(label="Picture", format="png", interactive=False)
+            picture = gr.Image(label="Picture", **shown)
         button.click(drawer.redraw, [prompt, editor, *values], picture, api_name="redraw", **one)
     return page
 
 
 def serve(folder: Path, port: int) -> None:
-    build(load(folder)).launch(server_name=HOST, server_port=port, share=False)
+    build(load(folder)).launch(server_name=HOST, server_port=port, share=False, footer_links=[])
 
 
 def main() -> None:

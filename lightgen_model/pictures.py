@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -29,15 +28,6 @@ class Edit:
     def size(self) -> tuple[int, int]:
         """(height, width)."""
         return self.pixels.shape[2], self.pixels.shape[3]
-
-    def redraw(self, unit: int) -> Tensor:
-        """Tokens (B, N) of `unit` pixels a side that hold anything white."""
-        return F.max_pool2d(self.mask, unit).flatten(1).bool()
-
-    def blend(self, drawn: Tensor) -> Tensor:
-        """The drawn pixels where the mask is white, the given ones elsewhere."""
-        mask, pixels = self.mask.to(drawn.device), self.pixels.to(drawn.device)
-        return torch.where(mask.bool(), drawn, pixels)
 
 
 def read_edit(image: Pictures, mask: Pictures, num_prompts: int, num_images: int) -> Edit | None:

@@ -18,12 +18,14 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from lightgen_model import arguments, model_card
 from lightgen_model.autoencoder import Autoencoder
 from lightgen_model.callbacks import Interrupted, StepEnd, step_end
 from lightgen_model.config import ModelConfig, SamplingConfig
+from lightgen_model.inpainting import blend, tokens_to_redraw
+from lightgen_model.parts import frozen_parts
 from lightgen_model.pictures import Edit, Pictures, read_edit
 from lightgen_model.sampling import OnStep
 from lightgen_model.student import LightGenStudent
@@ -81,15 +83,7 @@ class LightGenPipeline(DiffusionPipeline):  # type: ignore[misc]
         cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
     ) -> "LightGenPipeline":
         """Read a saved pipeline: safetensors only, no remote code, T5 never in float16."""
-        refused = {"trust_remote_code": True, "use_safetensors": False}
-        for name, value in refused.items():
-            if kwargs.get(name) is value:
-                raise ValueError(f"{name}={value} is refused: safetensors and no remote code")
-        dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
-        if isinstance(dtype, dict):
-            dtype = dtype.get("text_encoder", dtype.get("default"))
-        if kwargs.get("text_encoder", "") is not None:
-            arguments.refuse_half(dtype)
+        arguments.check_loading(kwargs)
         kwargs["use_safetensors"] = True
         return super().from_pretrained(str(pretrained_model_name_or_path), **kwargs)
 
@@ -100,28 +94,12 @@ class LightGenPipeline(DiffusionPipeline):  # type: ignore[misc]
         `components` (vae, text_encoder, tokenizer) take the places of the named ones.
         """
         student = LightGenStudent.from_checkpoint(Path(folder))
-        about, given = student.about, dict(components)
-        wanted = {"autoencoder": "vae" not in given, "text_encoder": "text_encoder" not in given}
-        for name, needed in wanted.items():
-            if needed and name not in about:
-                raise ValueError(f"{folder}: its config.json names no {name} under `about`")
-        if wanted["autoencoder"]:
-            revision, part = about.get("autoencoder_revision"), about.get("autoencoder_subfolder")
-            given["vae"] = Autoencoder.load(about["autoencoder"], revision, part or "").vae
-        if wanted["text_encoder"]:
-            place = {"revision": about.get("text_encoder_revision")}
-            given["text_encoder"] = T5EncoderModel.from_pretrained(about["text_encoder"], **place)
-            given["tokenizer"] = AutoTokenizer.from_pretrained(about["text_encoder"], **place)
-        return LightGenPipeline(student=student, **given)
+        parts = frozen_parts(student.about, components)
+        return LightGenPipeline(student=student, **parts)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Write the folder, with a model card in README.md."""
-        if kwargs.get("push_to_hub"):
-            raise ValueError(
-                "push_to_hub is refused: save to a folder, read its README.md, then upload it"
-            )
-        if kwargs.get("safe_serialization") is False:
-            raise ValueError("safe_serialization=False is refused: weights are safetensors only")
+        arguments.check_saving(kwargs)
         super().save_pretrained(str(save_directory), **kwargs)
         card = model_card.render(self.values, self.student.num_parameters(), self.student.about)
         (Path(save_directory) / "README.md").write_text(card, encoding="utf-8")
@@ -247,7 +225,7 @@ class LightGenPipeline(DiffusionPipeline):  # type: ignore[misc]
         self._num_timesteps = sampling.num_iterations
         if edit is not None:
             known = self._autoencoder.mean(self._autoencoder.encode(edit.pixels))
-            redraw = edit.redraw(self.values.token_pixels)
+            redraw = tokens_to_redraw(self.values, edit.mask[:, 0], size)
             self._num_timesteps = min(self._num_timesteps, int(redraw.sum(1).max()))
         with self.progress_bar(total=self._num_timesteps) as bar:
 
@@ -278,5 +256,6 @@ class LightGenPipeline(DiffusionPipeline):  # type: ignore[misc]
             return latents.clone()  # a plain tensor, which autograd may use
         pixels = self._autoencoder.decode(latents)
         if edit is not None:
-            pixels = edit.blend(pixels)
+            original, mask = edit.pixels.to(pixels.device), edit.mask[:, 0].to(pixels.device)
+            pixels = blend(original, pixels, mask)
         return self.image_processor.postprocess(pixels, output_type=output_type)
