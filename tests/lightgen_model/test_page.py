@@ -11,7 +11,7 @@ from lightgen_model.config import debug
 from lightgen_model.page import Drawer, build, main
 
 
-class Notice(Exception):
+class NoticeError(Exception):
     """Stands for `gradio.Error`."""
 
 
@@ -29,7 +29,7 @@ class Pipe:
 
 @pytest.fixture
 def drawer() -> Drawer:
-    return Drawer(Pipe(), SimpleNamespace(Error=Notice))  # type: ignore[arg-type]
+    return Drawer(Pipe(), SimpleNamespace(Error=NoticeError))  # type: ignore[arg-type]
 
 
 def test_the_buttons_values_reach_the_pipeline(drawer: Drawer) -> None:
@@ -54,10 +54,10 @@ def test_what_is_painted_is_drawn_anew(drawer: Drawer) -> None:
 
 
 def test_a_wrong_value_is_a_notice_on_the_page(drawer: Drawer) -> None:
-    with pytest.raises(Notice, match="70 must be a multiple"):
+    with pytest.raises(NoticeError, match="70 must be a multiple"):
         drawer.draw("wrong", 0, 1, 4, 2, 70, 64)
     for nothing in (None, {"background": None, "layers": []}):
-        with pytest.raises(Notice, match="Give a picture first"):
+        with pytest.raises(NoticeError, match="Give a picture first"):
             drawer.redraw("red", nothing, 0, 1, 4, 2)
 
 

@@ -117,7 +117,7 @@ def test_a_folder_is_saved_whole_or_refused(
 def test_pickles_remote_code_and_a_half_precision_t5_are_refused(
     saved: Path, load: dict[str, Any]
 ) -> None:
-    with pytest.raises(ValueError, match="refused|T5 overflows"):
+    with pytest.raises(ValueError, match=r"refused|T5 overflows"):
         LightGenPipeline.from_pretrained(saved, **load)
 
 
@@ -408,7 +408,7 @@ def test_offloading_hooks_meet_every_network_that_draws(
     hooked.set_progress_bar_config(disable=True)
     met: list[str] = []
     for name in hooked.model_cpu_offload_seq.split("->"):
-        part, hook = cpu_offload_with_hook(getattr(hooked, name), "cpu")
+        part, _ = cpu_offload_with_hook(getattr(hooked, name), "cpu")
         before = part._hf_hook.pre_forward
         monkeypatch.setattr(
             part._hf_hook,
