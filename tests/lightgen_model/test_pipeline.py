@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import cpu_offload_with_hook
+from accelerate import cpu_offload
 from diffusers.callbacks import PipelineCallback
 from PIL import Image
 from torch import Tensor
@@ -400,21 +400,32 @@ def test_model_offloading_names_every_network_in_order(pipe: LightGenPipeline) -
             pipe.enable_model_cpu_offload()
 
 
-def test_offloading_hooks_meet_every_network_that_draws(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_offloading_brings_every_network_that_draws(
+    pipe: LightGenPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hooks of `enable_model_cpu_offload`, with the CPU in the accelerator's place."""
+    """Whole networks, with the CPU in the accelerator's place."""
     hooked = LightGenPipeline.from_checkpoint(folder)
     hooked.set_progress_bar_config(disable=True)
+    hooked.enable_model_cpu_offload(device="cpu")
     met: list[str] = []
     for name in hooked.model_cpu_offload_seq.split("->"):
-        part, _ = cpu_offload_with_hook(getattr(hooked, name), "cpu")
-        before = part._hf_hook.pre_forward
-        monkeypatch.setattr(
-            part._hf_hook,
-            "pre_forward",
-            lambda *args, _n=name, _b=before, **rest: (met.append(_n), _b(*args, **rest))[1],
-        )
+        hook = getattr(hooked, name)._hf_hook
+
+        def bring(*args: Any, name: str = name, hook: Any = hook, **rest: Any) -> Any:
+            met.append(name)
+            return type(hook).pre_forward(hook, *args, **rest)
+
+        monkeypatch.setattr(hook, "pre_forward", bring)
     image, mask = picture_and_mask()
-    draw(hooked, "blue", 0, image=image, mask_image=mask)
+    options = {"image": image, "mask_image": mask}
+    assert close(draw(hooked, "blue", 0, **options), draw(pipe, "blue", 0, **options))
     assert met == ["text_encoder", "vae", "student", "vae"]
+
+
+def test_layers_of_the_frozen_parts_may_be_offloaded(pipe: LightGenPipeline, folder: Path) -> None:
+    hooked = LightGenPipeline.from_checkpoint(folder)
+    hooked.set_progress_bar_config(disable=True)
+    for name in {"vae", "text_encoder"} - set(hooked._exclude_from_cpu_offload):
+        cpu_offload(getattr(hooked, name), torch.device("cpu"))
+    assert hooked.vae.device.type == "meta"
+    assert close(draw(hooked, "blue", 0), draw(pipe, "blue", 0))
