@@ -49,22 +49,22 @@ class Drawer:
     def draw(
         self,
         prompt: str,
-        seed: float,
+        seed: float | None,
         guidance: float,
         iterations: float,
         head_steps: float,
-        height: float,
-        width: float,
+        height: float | None,
+        width: float | None,
     ) -> Any:
-        return self._call(
-            prompt, seed, guidance, iterations, head_steps, height=int(height), width=int(width)
-        )
+        """An empty side is the student's own."""
+        sides = {"height": int(height or 0) or None, "width": int(width or 0) or None}
+        return self._call(prompt, seed, guidance, iterations, head_steps, **sides)
 
     def redraw(
         self,
         prompt: str,
         edited: dict[str, Any] | None,
-        seed: float,
+        seed: float | None,
         guidance: float,
         iterations: float,
         head_steps: float,
@@ -85,7 +85,7 @@ class Drawer:
     def _call(
         self,
         prompt: str,
-        seed: float,
+        seed: float | None,
         guidance: float,
         iterations: float,
         head_steps: float,
@@ -99,7 +99,7 @@ class Drawer:
                 num_inference_steps=int(iterations) or None,
                 num_head_steps=int(head_steps),
                 guidance_scale=guidance,
-                generator=torch.Generator().manual_seed(int(seed)),
+                generator=torch.Generator().manual_seed(int(seed or 0)),
                 **rest,
             ).images[0]
         except ValueError as error:
@@ -115,7 +115,7 @@ def build(pipe: "LightGenPipeline") -> Any:
 
     def knobs() -> list[Any]:
         return [
-            gr.Number(0, label="Seed", precision=0, minimum=0),
+            gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53),
             gr.Slider(0, 10, 1.5, step=0.1, label="Guidance (1: none)"),
             gr.Slider(0, 256, 0, step=1, label="Steps (0: one a token, at most 64)"),
             gr.Slider(1, 250, 25, step=1, label="Head steps a token"),

@@ -40,6 +40,10 @@ def test_the_buttons_values_reach_the_pipeline(drawer: Drawer) -> None:
         "prompt": "red", "num_inference_steps": None, "num_head_steps": 25,
         "guidance_scale": 1.5, "height": 64, "width": 32,
     }  # fmt: skip
+    drawer.draw("red", None, 1.5, 9, 25, None, None)  # emptied fields
+    called = drawer.pipe.called  # type: ignore[attr-defined]
+    assert called["generator"].initial_seed() == 0
+    assert (called["height"], called["width"], called["num_inference_steps"]) == (None, None, 9)
 
 
 def test_what_is_painted_is_drawn_anew(drawer: Drawer) -> None:
