@@ -1,13 +1,18 @@
-"""Draw a caption: `python -m lightgen_model "a red circle above a blue square" --out picture.png`.
+"""Draw captions: `python -m lightgen_model "a red circle above a blue square" --out picture.png`.
 
-In:    a caption, and a checkpoint folder; without one, the newest aligned checkpoint under
-       `artifacts/`, or the newest student where none is aligned yet.
-Out:   a PNG; with --num more than one picture, side by side.
+In:    captions, and a folder: a training checkpoint or a saved pipeline; without one, the newest
+       aligned checkpoint under `artifacts/`, or the newest student where none is aligned yet. For
+       inpainting a picture and a mask, whose white is drawn anew.
+Out:   a PNG; more than one picture stand side by side.
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightgen_model.pipeline import LightGenPipeline
 
 ARTIFACTS = Path("artifacts")
 
@@ -24,66 +29,64 @@ def newest(artifacts: Path) -> Path:
     )
 
 
+def load(folder: Path) -> "LightGenPipeline":
+    """A saved pipeline, or one around a training checkpoint."""
+    from lightgen_model.pipeline import LightGenPipeline
+
+    if (folder / "model_index.json").is_file():
+        return LightGenPipeline.from_pretrained(folder)
+    return LightGenPipeline.from_checkpoint(folder)
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m lightgen_model", description="Draw a caption with a trained student."
+        prog="python -m lightgen_model", description="Draw captions with a trained student."
     )
-    parser.add_argument("caption")
+    parser.add_argument("captions", nargs="+", metavar="caption")
     parser.add_argument("--out", type=Path, default=Path("picture.png"))
     parser.add_argument("--checkpoint", type=Path, help="folder; default: the newest aligned one")
     parser.add_argument("--artifacts", type=Path, default=ARTIFACTS, help="where runs keep theirs")
-    parser.add_argument("--num", type=int, default=1, help="pictures, side by side")
-    parser.add_argument("--seed", type=int, default=0, help="of the first picture")
+    parser.add_argument("--num", type=int, default=1, help="pictures a caption, side by side")
+    parser.add_argument("--seed", type=int, default=0, help="of the first picture of a caption")
     parser.add_argument("--size", type=int, help="pixels; default: the student's first resolution")
+    parser.add_argument("--height", type=int, help="pixels; default: --size")
+    parser.add_argument("--width", type=int, help="pixels; default: --size")
     parser.add_argument("--iterations", type=int, help="default: one a token, at most 64")
     parser.add_argument("--head-steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=1.5)
+    parser.add_argument("--image", type=Path, help="draw a part of this picture anew")
+    parser.add_argument("--mask", type=Path, help="that part is white here")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     return parser.parse_args(arguments)
 
 
 def draw(args: argparse.Namespace, folder: Path) -> None:
     # The drawing loads torch and the model libraries; --help and a wrong call do not.
     import numpy as np
+    import torch
     from PIL import Image
 
-    from lightgen_model import checkpoint
-    from lightgen_model.autoencoder import Autoencoder, to_images
-    from lightgen_model.config import SamplingConfig
-    from lightgen_model.sampling import sample
-    from lightgen_model.text_encoder import TextEncoder
-
-    config, values = checkpoint.read_config(folder)
-    about = {name: str(value) for name, value in values.items()}
-    size = args.size or config.base_image_size
-    tokens = config.grid(size) ** 2
-    sampling = SamplingConfig(
-        num_iterations=args.iterations or min(tokens, 64),
-        head_steps=args.head_steps,
-        guidance=args.guidance,
-    )
-    sampling.check(config.head, tokens)
-    model = checkpoint.load(folder)
-    text_encoder = TextEncoder.load(
-        about["text_encoder"], config.text_length, about.get("text_encoder_revision") or None
-    )
-    states, lengths = text_encoder.encode([args.caption] * args.num)
-    latents = sample(
-        model,
-        states,
-        lengths,
-        sampling,
-        image_size=size,
-        seeds=range(args.seed, args.seed + args.num),
-    )
-    vae = Autoencoder.load(
-        about["autoencoder"],
-        about.get("autoencoder_revision") or None,
-        about.get("autoencoder_subfolder", ""),
-    )
-    images = to_images(vae.decode(latents)).numpy()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device: cuda; there is none here, allowed: cpu")
+    image, mask = (path and Image.open(path) for path in (args.image, args.mask))
+    pipe = load(folder).to(args.device)
+    seeds = [args.seed + index for _ in args.captions for index in range(args.num)]
+    pictures = pipe(
+        args.captions,
+        image=image,
+        mask_image=mask,
+        height=args.height or args.size,
+        width=args.width or args.size,
+        num_inference_steps=args.iterations,
+        num_head_steps=args.head_steps,
+        guidance_scale=args.guidance,
+        num_images_per_prompt=args.num,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+    ).images
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(list(images), axis=1)).save(args.out)
-    print(f"{args.out}: {args.num} x {size} px, by {folder}")
+    Image.fromarray(np.concatenate([np.asarray(each) for each in pictures], axis=1)).save(args.out)
+    width, height = pictures[0].size
+    print(f"{args.out}: {len(pictures)} x {width} x {height} px, by {folder}")
 
 
 def main() -> None:
@@ -92,8 +95,8 @@ def main() -> None:
         if args.num < 1:
             raise ValueError(f"--num: {args.num}; at least 1")
         draw(args, args.checkpoint or newest(args.artifacts))
-    except ValueError as error:
-        sys.exit(f"lightgen_model: {error}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"lightgen_model: {' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":

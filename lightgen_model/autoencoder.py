@@ -17,8 +17,10 @@ LOG_VARIANCE_RANGE = (-30.0, 20.0)  # diffusers' clamp
 
 
 class Autoencoder:
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: AutoencoderKL, device: torch.device | None = None) -> None:
+        """`device`: where it computes, if offloading moves the weights there only for the call."""
         self.vae = vae.eval().requires_grad_(False)
+        self.device = device
         self.scale = float(vae.config.scaling_factor)
         self.shift = float(vae.config.shift_factor or 0.0)
 
@@ -38,7 +40,9 @@ class Autoencoder:
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
         """Moments of q(z | pixels), float32, not normalised."""
-        dist = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist
+        dist = self.vae.encode(
+            pixels.to(self.device or self.vae.device, self.vae.dtype)
+        ).latent_dist
         return dist.parameters.float()
 
     def mean(self, moments: Tensor) -> Tensor:
@@ -52,7 +56,7 @@ class Autoencoder:
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents to pixels in [-1, 1], float32."""
         z = latents / self.scale + self.shift
-        pixels = self.vae.decode(z.to(self.vae.device, self.vae.dtype)).sample
+        pixels = self.vae.decode(z.to(self.device or self.vae.device, self.vae.dtype)).sample
         return pixels.float().clamp(-1, 1)
 
 

@@ -41,15 +41,17 @@ def sample(
     seeds: Sequence[int | torch.Generator],
     known: Tensor | None = None,
     redraw: Tensor | None = None,
+    drop_text: Tensor | None = None,
     on_step: OnStep | None = None,
     compile_head: bool = False,
 ) -> Tensor:
     """Draw one picture a row of `states` (B, L, E). Returns normalised latents (B, c, h, w).
 
     `image_size` is a side or (height, width) in pixels. With `known` latents, only the tokens of
-    `redraw` (B, N) bool are drawn. `on_step(step, num_steps, latents so far)` follows each
-    iteration, counted from 0. Generators are on the CPU and are used up. `compile_head` pays where
-    many pictures are drawn: the first are slower.
+    `redraw` (B, N) bool are drawn. Rows of `drop_text` (B,) bool get the null text.
+    `on_step(step, num_steps, latents so far)` follows each iteration, counted from 0. Generators
+    are on the CPU and are used up. `compile_head` pays where many pictures are drawn: the first
+    are slower.
     """
     grid = model.config.grid_of(image_size)
     num_tokens = grid[0] * grid[1]
@@ -65,7 +67,7 @@ def sample(
     counts = chosen.sum(1).tolist()
     if not model.config.attend_padding:
         states = states[:, : max(1, int(lengths.max()))]  # exact: what is cut off is never read
-    text = model.align(states.to(dtype), lengths)
+    text = model.align(states.to(dtype), lengths, drop_text)
     noise = seeded_noise(generators, plan(sampling, counts), model, sampling, device)
     tokens, orders = tokens.to(device), orders.to(device)
     for step, num_steps, drawn in draw_tokens(

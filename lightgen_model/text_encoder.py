@@ -14,8 +14,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
 class TextEncoder:
     def __init__(
-        self, model: T5EncoderModel, tokenizer: PreTrainedTokenizerBase, length: int
+        self,
+        model: T5EncoderModel,
+        tokenizer: PreTrainedTokenizerBase,
+        length: int,
+        device: torch.device | None = None,
     ) -> None:
+        """`device`: where it computes, if offloading moves the weights there only for the call."""
+        self.device = device
         self.model = model.eval().requires_grad_(False)
         self.tokenizer, self.length = tokenizer, length
 
@@ -45,7 +51,7 @@ class TextEncoder:
             truncation=True,
             max_length=self.length,
             return_tensors="pt",
-        ).to(self.model.device)
+        ).to(self.device or self.model.device)
         states = self.model(batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
         keep = batch.attention_mask.bool()
         return states.float() * keep[:, :, None], keep.sum(1)

@@ -69,6 +69,8 @@ def test_it_draws_pictures_side_by_side(
     [
         (["--size", 72], "72 must be a multiple of the token size 16"),
         (["--iterations", 17], "17 iterations for 16 tokens; allowed: 1 to 16"),
+        (["--image", "nowhere.png", "--mask", "nowhere.png"], "No such file .*nowhere.png"),
+        (["--image", ROOT / "README.md"], "cannot identify image file"),
         (["--num", 0], "--num: 0; at least 1"),
         (["--checkpoint", "nowhere"], "nowhere is no checkpoint"),
     ],
@@ -82,14 +84,41 @@ def test_what_cannot_be_drawn_is_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_help_and_a_missing_checkpoint_do_not_wait_for_torch(tmp_path: Path) -> None:
+def test_captions_and_sides(drawer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "p.png"
+    words = ["a red circle", "blue", "--checkpoint", drawer, "--num", 2, "--out", out]
+    call(monkeypatch, *words, "--height", 32)
+    assert Image.open(out).size == (4 * 64, 32)
+
+
+def test_a_part_is_drawn_anew(
+    drawer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, mask = Image.new("RGB", (48, 32), "red"), Image.new("L", (48, 32))
+    mask.paste(255, (0, 0, 16, 16))
+    image.save(tmp_path / "image.png")
+    mask.save(tmp_path / "mask.png")
+    words = ["--image", tmp_path / "image.png", "--mask", tmp_path / "mask.png"]
+    call(monkeypatch, "blue", "--checkpoint", drawer, *words, "--out", tmp_path / "p.png")
+    drawn = Image.open(tmp_path / "p.png")
+    assert drawn.crop((16, 0, 48, 32)).getcolors() == [(32 * 32, (255, 0, 0))]
+    assert drawn.crop((0, 0, 16, 16)).getcolors() != [(16 * 16, (255, 0, 0))]
+
+
+@pytest.mark.parametrize("module", ["__main__", "export", "page"])
+def test_help_and_a_missing_checkpoint_do_not_wait_for_torch(tmp_path: Path, module: str) -> None:
+    missing = {
+        "__main__": ["x"],
+        "export": ["--out", str(tmp_path / "out")],
+        "page": [],
+    }[module]
     code = (
         "import sys\n"
-        "from lightgen_model.__main__ import main\n"
+        f"from lightgen_model.{module} import main\n"
         "try: main()\n"
         "finally: print('torch' in sys.modules)"
     )
-    for words, status in ((["--help"], 0), (["x", "--artifacts", str(tmp_path)], 1)):
+    for words, status in ((["--help"], 0), ([*missing, "--artifacts", str(tmp_path)], 1)):
         done = subprocess.run(
             [sys.executable, "-c", code, *words],
             cwd=ROOT, capture_output=True, text=True, check=False,
