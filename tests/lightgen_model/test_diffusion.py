@@ -79,8 +79,8 @@ def test_a_zero_network_has_the_published_losses(t: int, mse: float, vb: float) 
         return torch.zeros(len(x), 32)
 
     losses = Ddpm.cosine(1000).losses(net, x, times, noise)
-    assert losses[0][row].item() == pytest.approx(mse, rel=1e-4)
-    assert losses[1][row].item() == pytest.approx(vb, rel=1e-3)
+    assert losses[0][row].item() == pytest.approx(mse, rel=1e-6)
+    assert losses[1][row].item() == pytest.approx(vb, rel=2e-5, abs=3e-7)
 
 
 def test_the_flow_target_is_noise_minus_data() -> None:
