@@ -163,7 +163,7 @@ def lightgen_base() -> ModelConfig:
 
 
 def tiny() -> ModelConfig:
-    """Nine million parameters in the improved mode at 64 px: trains on a CPU in minutes."""
+    """Six million parameters in the improved mode at 64 px: trains on a CPU in minutes."""
     return ModelConfig(
         base_image_size=64,
         width=192,
