@@ -3,7 +3,7 @@ of its own, because the released top-level names (`models`, `diffusion`) are gen
 
     LIGHTGEN_REFERENCE=folder python reference_runner.py cases.pt answers.pt
 
-In:    `cases.pt`: the published state dict and a list of cases, tensors and plain values alone.
+In:    `cases.pt`: published state dicts and a list of cases, tensors and plain values alone.
 Out:   `answers.pt`: tensors by case and name.
 
 The released code wants CUDA and a torchvision that imports; both are stood in for below.
@@ -161,9 +161,10 @@ def main() -> None:
     prepare(os.environ["LIGHTGEN_REFERENCE"])
     given = torch.load(sys.argv[1], weights_only=True)
     model = build(given["sizes"]).eval()
-    model.load_state_dict(given["state"])
-    kinds = {"stages": stages, "sample": sample}
-    answers = {case["name"]: kinds[case["kind"]](model, case) for case in given["cases"]}
+    answers = {}
+    for case in given["cases"]:
+        model.load_state_dict(given["states"][case["kind"]])
+        answers[case["name"]] = (stages if case["kind"] == "stages" else sample)(model, case)
     torch.save(answers, sys.argv[2])
 
 
