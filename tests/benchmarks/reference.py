@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightgen_model.config import HeadConfig, ModelConfig
+from lightgen_model.config import HeadConfig, ModelConfig, SamplingConfig
 from lightgen_model.head import draw_times
 from lightgen_model.masking import draw_masks
 from lightgen_model.model import LightGen
@@ -71,8 +71,9 @@ def batch(size: int) -> tuple[Tensor, Tensor, Tensor]:
     return latents, text, torch.randint(*LENGTHS, (size,), generator=generator)
 
 
-def trainer(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.02)
+def trainer(model: nn.Module, loss: Callable[[], Tensor], fused: bool) -> Callable[[], None]:
+    """A step as each side's training loop takes it; ours has the fused AdamW."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.02, fused=fused)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -86,7 +87,7 @@ def trainer(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
 def their_trainer(reference: Any, size: int) -> Callable[[], None]:
     latents, text, _ = batch(size)
     reference.train()
-    return trainer(reference, lambda: reference(latents, text, height=PIXELS, width=PIXELS))
+    return trainer(reference, lambda: reference(latents, text, height=PIXELS, width=PIXELS), False)
 
 
 def our_trainer(config: ModelConfig, size: int) -> Callable[[], None]:
@@ -110,7 +111,7 @@ def our_trainer(config: ModelConfig, size: int) -> Callable[[], None]:
         )
         return (losses.mse + losses.vb).mean()
 
-    return trainer(model, loss)
+    return trainer(model, loss, True)
 
 
 def their_sampler(reference: Any, num: int, iterations: int) -> Callable[[], object]:
@@ -137,10 +138,8 @@ def our_sampler(model: LightGen, num: int, iterations: int, steps: int) -> Calla
         model,
         text,
         lengths,
+        SamplingConfig(num_iterations=iterations, head_steps=steps),
         image_size=PIXELS,
-        num_iterations=iterations,
-        head_steps=steps,
-        guidance=4.0,
         seeds=range(num),
     )
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lightgen_model.config import HeadConfig, ModelConfig
-from lightgen_model.model import LightGen
+from lightgen_model.model import LightGen, gather_index
 from lightgen_model.published import load_published, to_published
 
 TEXT_LENGTH, TEXT_WIDTH, CHANNELS = 6, 24, 4
@@ -57,4 +57,33 @@ def inputs(height: int, width: int) -> dict[str, Tensor]:
         "mask": (5 * token + 3 * sample) % 16 < 12,
         "times": 37 * torch.arange(2 * num_tokens) % 1000,
         "noise": waves(0.7, 0.0, 2 * num_tokens, 4 * CHANNELS),
+    }
+
+
+def stages(model: LightGen, given: dict[str, Tensor], grid: tuple[int, int]) -> dict[str, Tensor]:
+    """Every stage of the network, and the losses of all tokens with one draw each."""
+    positions, visible = model.positions(grid), gather_index(~given["mask"])
+    tokens = model.patchify(given["latents"])
+    encoded = model.encode(tokens, visible, positions)
+    decoded = model.decode(encoded, visible, positions)
+    text = model.align(given["text"], torch.tensor([TEXT_LENGTH, TEXT_LENGTH]))
+    everywhere = torch.arange(tokens.shape[1]).expand(2, -1)
+    z, z_null = (
+        model.condition(decoded, model.project(each), everywhere, positions)
+        for each in (text, model.null(2))
+    )
+    flat, conditions = tokens.flatten(0, 1), z.flatten(0, 1)
+    mse, vb = model.head.losses(flat, conditions, given["times"], given["noise"])
+    head = model.head.net(flat, given["times"], model.head.net.condition_embed(conditions))
+    return {
+        "tokens": tokens,
+        "encoder table": positions.encoder,
+        "encoded": encoded,
+        "decoded": decoded,
+        "text": text.states,
+        "z": z,
+        "z_null": z_null,
+        "head": head,
+        "mse": mse,
+        "vb": vb,
     }

@@ -82,12 +82,16 @@ def stages(model: Any, case: dict[str, Any]) -> dict[str, Tensor]:
     mask = case["mask"].float()
     with axes_put_right(model, case["axes_put_right"]):
         tokens = model.patchify(case["latents"])
+        table = model.interpolate_pos_encoding(
+            model.z_proj(tokens), model.encoder_pos_embed_learned
+        )
         encoded = model.forward_fluid_encoder(tokens, mask)
         decoded = model.forward_fluid_decoder(encoded, mask)
         text = model.text_emb(case["text"])
         z = model.forward_fluid_text_decoder(decoded, text)
         null = model.fake_latent.expand(len(mask), text.shape[1], -1)
         z_null = model.forward_fluid_text_decoder(decoded, null)
+    head = model.diffloss.net(tokens.flatten(0, 1), case["times"], z.flatten(0, 1))
     terms = model.diffloss.train_diffusion.training_losses(
         model.diffloss.net,
         tokens.flatten(0, 1),
@@ -100,6 +104,9 @@ def stages(model: Any, case: dict[str, Any]) -> dict[str, Tensor]:
         f"gradient {name}": p.grad for name, p in model.named_parameters() if p.grad is not None
     }
     return gradients | {
+        "tokens": tokens,
+        "encoder table": table,
+        "head": head,
         "encoded": encoded,
         "decoded": decoded,
         "text": text,

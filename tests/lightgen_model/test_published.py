@@ -17,13 +17,11 @@ from torch import Tensor
 from lightgen_model import checkpoint
 from lightgen_model.config import lightgen_published
 from lightgen_model.convert import convert
-from lightgen_model.layers import interpolate_positions
 from lightgen_model.model import LightGen
 from lightgen_model.published import infer_config, load_published, to_published
-from tests.lightgen_model.golden import SMALL, TEXT_LENGTH, filled, inputs, small_model
+from tests.lightgen_model.golden import SMALL, TEXT_LENGTH, filled, inputs, small_model, stages
 
 GRID = (4, 4)
-EVERYWHERE = torch.arange(16).expand(2, -1)
 LOAD: dict[str, Any] = {"num_heads": 4, "text_length": TEXT_LENGTH}
 SIZES: dict[str, Any] = {
     "num_heads": None,
@@ -34,70 +32,41 @@ SIZES: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def stages() -> dict[str, Tensor]:
-    """Every stage of the small network on the 4 x 4 grid."""
-    model, given = small_model(), inputs(*GRID)
-    mask, lengths = given["mask"], torch.tensor([TEXT_LENGTH, TEXT_LENGTH])
-    tokens = model.patchify(given["latents"])
-    encoded = model.encode(tokens, mask, GRID)
-    decoded = model.decode(encoded, mask, GRID)
-    text = model.align(given["text"], lengths)
-    z = model.condition(decoded, text, EVERYWHERE, GRID)
-    null = model.condition(decoded, model.null(2), EVERYWHERE, GRID)
-    flat, times = tokens.flatten(0, 1), given["times"]
-    mse, vb = model.head.losses(flat, z.flatten(0, 1), times, given["noise"])
-    embedded = model.head.net.condition_embed(z.flatten(0, 1))
-    head = model.head.net(flat, times, embedded)
-    return {
-        "patchify": tokens,
-        "encoder": encoded,
-        "decoder": decoded,
-        "text": text.states,
-        "z": z,
-        "z, null text": null,
-        "head": head,
-        "mse": mse,
-        "vb": vb,
-    }
+def found() -> dict[str, Tensor]:
+    return stages(small_model(), inputs(*GRID), GRID)
 
 
 @pytest.mark.parametrize(
     ("stage", "total", "first"),
     [
-        ("patchify", 5.216491, [0.198669, 0.295520, 0.841471, 0.891207]),
-        ("encoder", 0.268546, [-0.628486, -0.177587, 0.290673, 0.636595]),
-        ("decoder", -12.037308, [0.025316, 1.971901, -0.248988, 1.007544]),
+        ("tokens", 5.216491, [0.198669, 0.295520, 0.841471, 0.891207]),
+        ("encoder table", 0.036855, [0.052521, 0.048027, 0.037033, 0.021027]),
+        ("encoded", 0.268546, [-0.628486, -0.177587, 0.290673, 0.636595]),
+        ("decoded", -12.037308, [0.025316, 1.971901, -0.248988, 1.007544]),
         ("text", -3.002056, [-0.205959, 0.875988, 0.851358, 0.198092]),
         ("z", 6.464024, [-0.059758, -0.851130, -1.473194, -1.145906]),
-        ("z, null text", 6.521836, [-0.105596, -0.891226, -1.476434, -1.116567]),
+        ("z_null", 6.521836, [-0.105596, -0.891226, -1.476434, -1.116567]),
         ("head", -31.639976, [-0.441307, -1.664322, -1.121736, 0.620032]),
         ("mse", 61.359016, [1.808121, 1.788127, 1.962976, 2.089585]),
         ("vb", 1347.514682, [2.579731, 0.059438, 0.035148, 0.026001]),
     ],
 )
 def test_every_stage_has_the_published_values(
-    stages: dict[str, Tensor], stage: str, total: float, first: list[float]
+    found: dict[str, Tensor], stage: str, total: float, first: list[float]
 ) -> None:
-    values = stages[stage].double()
+    values = found[stage].double()
     assert values.sum().item() == pytest.approx(total, rel=1e-4, abs=1e-4)
     assert values.flatten()[:4].tolist() == pytest.approx(first, abs=2e-5)
 
 
-def test_the_encoder_table_on_a_small_grid_has_the_published_values() -> None:
-    table = interpolate_positions(small_model().encoder_positions, *GRID)
-    assert table.sum().item() == pytest.approx(0.036855, abs=1e-4)
-    first = [0.052521, 0.048027, 0.037033, 0.021027]
-    assert table.flatten()[:4].tolist() == pytest.approx(first, abs=2e-5)
-
-
-def test_the_masked_means_are_the_published_ones(stages: dict[str, Tensor]) -> None:
+def test_the_masked_means_are_the_published_ones(found: dict[str, Tensor]) -> None:
     mask = inputs(*GRID)["mask"].flatten()
-    mse, vb = stages["mse"][mask].mean(), stages["vb"][mask].mean()
+    mse, vb = found["mse"][mask].mean(), found["vb"][mask].mean()
     assert mse.item() == pytest.approx(1.9266557, rel=1e-5)
     assert (mse + vb).item() == pytest.approx(58.066593, rel=1e-4)
 
 
-def test_forward_gives_the_published_masked_losses(stages: dict[str, Tensor]) -> None:
+def test_forward_gives_the_published_masked_losses(found: dict[str, Tensor]) -> None:
     model, given = small_model(), inputs(*GRID)
     mask, multiplier = given["mask"], model.config.head.batch_multiplier
     flat = mask.flatten()
@@ -109,17 +78,17 @@ def test_forward_gives_the_published_masked_losses(stages: dict[str, Tensor]) ->
         times=given["times"][flat].repeat_interleave(multiplier),
         noise=given["noise"][flat].repeat_interleave(multiplier, 0),
     )
-    wanted = stages["mse"][flat].repeat_interleave(multiplier)
+    wanted = found["mse"][flat].repeat_interleave(multiplier)
     assert torch.allclose(losses.mse, wanted, atol=1e-5)
     assert (losses.mse + losses.vb).mean().item() == pytest.approx(58.066593, rel=1e-4)
 
 
-def test_guided_noise_has_the_published_values(stages: dict[str, Tensor]) -> None:
+def test_guided_noise_has_the_published_values(found: dict[str, Tensor]) -> None:
     net, token_dim = small_model().head.net, SMALL.token_dim
     x, t = inputs(*GRID)["noise"][:8], torch.full((8,), 500)
     with_text, without = (
-        net(x, t, net.condition_embed(stages[name].flatten(0, 1)[:8]))[:, :token_dim]
-        for name in ("z", "z, null text")
+        net(x, t, net.condition_embed(found[name].flatten(0, 1)[:8]))[:, :token_dim]
+        for name in ("z", "z_null")
     )
     guided = without + 4.0 * (with_text - without)
     first = [1.480596, -0.018860, -1.520341, -1.394441]

@@ -10,6 +10,7 @@ values that were taken from it.
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightgen_model.masking import tokens_left
-from lightgen_model.model import LightGen
+from lightgen_model.config import SamplingConfig
+from lightgen_model.model import LightGen, take
 from lightgen_model.published import load_published, published_name
-from tests.lightgen_model.golden import SMALL, TEXT_LENGTH, filled, inputs, small_model
+from lightgen_model.sampling import draw_tokens
+from tests.lightgen_model.golden import SMALL, TEXT_LENGTH, filled, inputs, small_model, stages
 
 FOLDER = os.environ.get("LIGHTGEN_REFERENCE")
 PYTHON = os.environ.get("LIGHTGEN_REFERENCE_PYTHON", sys.executable)
@@ -113,32 +115,10 @@ def outspoken() -> dict[str, Tensor]:
     return state
 
 
-def ours(model: LightGen, case: dict[str, Any]) -> dict[str, Tensor]:
-    grid, mask = case["grid"], case["mask"]
-    tokens = model.patchify(case["latents"])
-    encoded = model.encode(tokens, mask, grid)
-    decoded = model.decode(encoded, mask, grid)
-    text = model.align(case["text"], torch.full((2,), TEXT_LENGTH))
-    everywhere = torch.arange(tokens.shape[1]).expand(2, -1)
-    z = model.condition(decoded, text, everywhere, grid)
-    null = model.condition(decoded, model.null(2), everywhere, grid)
-    flat = tokens.flatten(0, 1)
-    mse, vb = model.head.losses(flat, z.flatten(0, 1), case["times"], case["noise"])
-    return {
-        "encoded": encoded,
-        "decoded": decoded,
-        "text": text.states,
-        "z": z,
-        "z_null": null,
-        "mse": mse,
-        "vb": vb,
-    }
-
-
 @pytest.mark.parametrize("name", STAGES)
 def test_every_stage_agrees(answers: dict[str, dict[str, Tensor]], name: str) -> None:
-    given = ours(small_model(), STAGES[name])
-    for stage, values in given.items():
+    case = STAGES[name]
+    for stage, values in stages(small_model(), case, case["grid"]).items():
         wanted = answers[name][stage]
         assert values.shape == wanted.shape, stage
         assert torch.allclose(values, wanted, rtol=1e-5, atol=1e-5), stage
@@ -175,34 +155,28 @@ def test_the_released_tables_are_swapped_on_wide_pictures_and_ours_are_not(
 
 @torch.inference_mode()
 def ours_sampled(model: LightGen, case: dict[str, Any]) -> Tensor:
-    """Our sampling loop under the case's orders and noise tape."""
-    grid, orders, guidance = case["grid"], case["orders"], case["guidance"]
-    num_tokens = grid[0] * grid[1]
-    tokens = torch.zeros(2, num_tokens, SMALL.token_dim)
-    mask = torch.ones(2, num_tokens, dtype=torch.bool)
-    text = model.align(case["text"], torch.full((2,), TEXT_LENGTH))
-    already = num_tokens
-    for left in tokens_left(num_tokens, case["num_iterations"]):
-        index = orders[:, left:already]
-        hidden = model.decode(model.encode(tokens, mask, grid), mask, grid)
-        condition = model.condition(hidden, text, index, grid).flatten(0, 1)
-        null = model.condition(hidden, model.null(2), index, grid).flatten(0, 1)
-        places = index[:, :, None].expand(-1, -1, SMALL.token_dim)
-        share = (num_tokens - max(left, 1)) / num_tokens
-        drawn = model.head.sample(
-            condition,
-            None if guidance == 1 else null,
-            (level.gather(1, places).flatten(0, 1) for level in case["tape"]),
-            num_steps=HEAD_STEPS,
-            guidance=guidance
-            if case["guidance_schedule"] == "constant"
-            else 1 + (guidance - 1) * share,
-            temperature=case["temperature"],
-        )
-        tokens = tokens.scatter(1, places, drawn.view_as(places))
-        mask = mask.scatter(1, index, False)
-        already = left
-    return model.unpatchify(tokens, grid)
+    """Our sampler's loop under the case's orders and noise tape."""
+    num_tokens, names = case["orders"].shape[1], ("num_iterations", "guidance", "temperature")
+    sampling = SamplingConfig(
+        head_steps=HEAD_STEPS,
+        guidance_schedule=case["guidance_schedule"],
+        **{name: case[name] for name in names},
+    )
+
+    def noise(index: Tensor) -> Iterator[Tensor]:
+        return (take(level, index).flatten(0, 1) for level in case["tape"])
+
+    *_, (_, _, tokens) = draw_tokens(
+        model,
+        model.align(case["text"], torch.full((2,), TEXT_LENGTH)),
+        torch.zeros(2, num_tokens, SMALL.token_dim),
+        case["orders"],
+        [num_tokens, num_tokens],
+        sampling,
+        noise,
+        grid=case["grid"],
+    )
+    return model.unpatchify(tokens, case["grid"])
 
 
 @pytest.mark.parametrize("name", SAMPLES)
