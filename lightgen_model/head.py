@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from einops import repeat
 from torch import Tensor, nn
 
 from lightgen_model.config import SOLVERS, HeadConfig, Solver
@@ -51,8 +52,9 @@ class HeadBlock(nn.Module):
         self.fc2 = nn.Linear(width, width)
         self.modulation = nn.Linear(width, 3 * width)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        shift, scale, gate = self.modulation(F.silu(condition)).chunk(3, dim=-1)
+    def forward(self, x: Tensor, activated: Tensor) -> Tensor:
+        """`activated` is the condition after SiLU, the same in every block."""
+        shift, scale, gate = self.modulation(activated).chunk(3, dim=-1)
         hidden = self.norm(x) * (1 + scale) + shift
         return x + gate * self.fc2(F.silu(self.fc1(hidden)))
 
@@ -64,8 +66,8 @@ class FinalLayer(nn.Module):
         self.modulation = nn.Linear(width, 2 * width)
         self.linear = nn.Linear(width, out)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        shift, scale = self.modulation(F.silu(condition)).chunk(2, dim=-1)
+    def forward(self, x: Tensor, activated: Tensor) -> Tensor:
+        shift, scale = self.modulation(activated).chunk(2, dim=-1)
         return self.linear(self.norm(x) * (1 + scale) + shift)
 
 
@@ -86,10 +88,10 @@ class HeadNet(nn.Module):
 
     def predict(self, x: Tensor, condition: Tensor) -> Tensor:
         """`condition` (T, W) holds the embedded time, too."""
-        x = self.input(x)
+        x, activated = self.input(x), F.silu(condition)
         for block in self.blocks:
-            x = block(x, condition)
-        return self.final(x, condition)
+            x = block(x, activated)
+        return self.final(x, activated)
 
 
 def draw_times(config: HeadConfig, num: int, generator: torch.Generator) -> Tensor:
@@ -112,13 +114,30 @@ class DiffusionHead(nn.Module):
     def losses(
         self, x: Tensor, condition: Tensor, t: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Squared error and variational term per token, (T,) each (flow: the latter is zero)."""
-        embedded = self.net.condition_embed(condition)
+        """Squared error and variational term per draw, (T,) each (flow: the latter is zero).
+
+        `x` (M, D) and `condition` (M, C) have a row a token; `t` (T,) and `noise` (T, D) a row a
+        draw, those of one token together. What does not depend on the draw is done once a token.
+        """
+        draws = len(t) // max(len(x), 1)
+        embedded = repeat(self.net.condition_embed(condition), "m c -> (m k) c", k=draws)
+        x = repeat(x, "m d -> (m k) d", k=draws)
         if self.config.kind == "flow":
             mse = flow_loss(lambda x, t: self.net(x, t * FLOW_TIME_SCALE, embedded), x, t, noise)
             return mse, torch.zeros_like(mse)
-        ddpm = Ddpm.cosine(self.config.diffusion_steps)
-        return ddpm.losses(lambda x, t: self.net(x, t, embedded), x, t, noise)
+
+        def net(x: Tensor, t: Tensor) -> Tensor:
+            return self.net.predict(x, self._embedded_steps(t) + embedded)
+
+        return Ddpm.cosine(self.config.diffusion_steps).losses(net, x, t, noise)
+
+    def _embedded_steps(self, t: Tensor) -> Tensor:
+        """Embeddings (T, W) of whole steps; with more rows than steps, each step is made once."""
+        num_steps = self.config.diffusion_steps
+        if len(t) <= num_steps:
+            return self.net.time_embed(t)
+        table = self.net.time_embed(torch.arange(num_steps, device=t.device))
+        return F.embedding(t.long(), table)
 
     def sample(
         self,
