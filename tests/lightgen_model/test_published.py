@@ -19,7 +19,17 @@ from lightgen_model.config import lightgen_published
 from lightgen_model.convert import convert
 from lightgen_model.model import LightGen
 from lightgen_model.published import infer_config, load_published, to_published
-from tests.lightgen_model.golden import SMALL, TEXT_LENGTH, filled, inputs, small_model, stages
+from tests.lightgen_model.golden import (
+    SMALL,
+    TEXT_LENGTH,
+    drawn,
+    filled,
+    inputs,
+    outspoken_model,
+    sample_case,
+    small_model,
+    stages,
+)
 
 GRID = (4, 4)
 LOAD: dict[str, Any] = {"num_heads": 4, "text_length": TEXT_LENGTH}
@@ -118,6 +128,38 @@ def test_a_whole_call_under_seed_0_has_the_published_loss() -> None:
     assert [order[:4].tolist() for order in orders] == [[1, 6, 8, 9], [2, 14, 12, 9]]
     assert mask.sum(1).tolist() == [13, 13]
     assert (losses.mse + losses.vb).mean().item() == pytest.approx(2.398037, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("grid", "num_iterations", "changes", "total", "first"),
+    [
+        (
+            (4, 4),
+            16,
+            {},
+            2034716.125,
+            [-109537.984, 33361.934, -159117.938, -59603.313],
+        ),
+        (
+            (4, 8),
+            8,
+            {"guidance_schedule": "linear", "temperature": 0.9},
+            4042290.0,
+            [-109494.406, 32817.102, -159004.985, -61497.961],
+        ),
+    ],
+)
+def test_whole_pictures_under_a_noise_tape_have_the_released_values(
+    grid: tuple[int, int],
+    num_iterations: int,
+    changes: dict[str, object],
+    total: float,
+    first: list[float],
+) -> None:
+    """Taken from the released code (`test_reference.py`); 1% more guidance is already too far."""
+    latents = drawn(outspoken_model(), sample_case("", grid, num_iterations, **changes))
+    assert latents.flatten()[:4].tolist() == pytest.approx(first, abs=1.0)
+    assert latents.sum().item() == pytest.approx(total, rel=1e-4)
 
 
 def two_draws(model: LightGen) -> LightGen:

@@ -10,7 +10,6 @@ values that were taken from it.
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightgen_model.config import SamplingConfig
-from lightgen_model.model import LightGen, take
-from lightgen_model.published import load_published, published_name
-from lightgen_model.sampling import draw_tokens
-from tests.lightgen_model.golden import SMALL, TEXT_LENGTH, filled, inputs, small_model, stages
+from lightgen_model.published import published_name
+from tests.lightgen_model.golden import (
+    HEAD_STEPS,
+    SMALL,
+    TEXT_LENGTH,
+    drawn,
+    filled,
+    inputs,
+    outspoken,
+    outspoken_model,
+    sample_case,
+    small_model,
+    stages,
+)
 
 FOLDER = os.environ.get("LIGHTGEN_REFERENCE")
 PYTHON = os.environ.get("LIGHTGEN_REFERENCE_PYTHON", sys.executable)
 RUNNER = Path(__file__).parent / "reference_runner.py"
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="LIGHTGEN_REFERENCE names no folder")
 
-HEAD_STEPS = 10
 SIZES = {
     "width": SMALL.width,
     "num_heads": SMALL.num_heads,
@@ -48,23 +55,6 @@ SIZES = {
 def stage_case(name: str, grid: tuple[int, int], **changes: object) -> dict[str, Any]:
     case = {"name": name, "kind": "stages", "grid": grid, "axes_put_right": True}
     return case | inputs(*grid) | changes
-
-
-def sample_case(name: str, grid: tuple[int, int], num_iterations: int, **changes: object) -> Any:
-    num_tokens, generator = grid[0] * grid[1], torch.Generator().manual_seed(0)
-    shape = (HEAD_STEPS + 1, 2, num_tokens, SMALL.token_dim)
-    return {
-        "name": name,
-        "kind": "sample",
-        "grid": grid,
-        "num_iterations": num_iterations,
-        "guidance": 4.0,
-        "guidance_schedule": "constant",
-        "temperature": 1.0,
-        "text": inputs(*grid)["text"],
-        "orders": torch.stack([torch.randperm(num_tokens, generator=generator) for _ in "ab"]),
-        "tape": torch.randn(shape, generator=generator),
-    } | changes
 
 
 STAGES = {
@@ -107,14 +97,6 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Ten
     return torch.load(found, weights_only=True)
 
 
-def outspoken() -> dict[str, Tensor]:
-    """The golden fill with a head that listens: a picture then tells 1% more guidance apart."""
-    state = filled()
-    state["diffloss.net.cond_embed.weight"] *= 10
-    state["diffloss.net.final_layer.linear.weight"] *= 4
-    return state
-
-
 @pytest.mark.parametrize("name", STAGES)
 def test_every_stage_agrees(answers: dict[str, dict[str, Tensor]], name: str) -> None:
     case = STAGES[name]
@@ -153,38 +135,11 @@ def test_the_released_tables_are_swapped_on_wide_pictures_and_ours_are_not(
     assert not torch.allclose(released, right, atol=1e-3)
 
 
-@torch.inference_mode()
-def ours_sampled(model: LightGen, case: dict[str, Any]) -> Tensor:
-    """Our sampler's loop under the case's orders and noise tape."""
-    num_tokens, names = case["orders"].shape[1], ("num_iterations", "guidance", "temperature")
-    sampling = SamplingConfig(
-        head_steps=HEAD_STEPS,
-        guidance_schedule=case["guidance_schedule"],
-        **{name: case[name] for name in names},
-    )
-
-    def noise(index: Tensor) -> Iterator[Tensor]:
-        return (take(level, index).flatten(0, 1) for level in case["tape"])
-
-    *_, (_, _, tokens) = draw_tokens(
-        model,
-        model.align(case["text"], torch.full((2,), TEXT_LENGTH)),
-        torch.zeros(2, num_tokens, SMALL.token_dim),
-        case["orders"],
-        [num_tokens, num_tokens],
-        sampling,
-        noise,
-        grid=case["grid"],
-    )
-    return model.unpatchify(tokens, case["grid"])
-
-
 @pytest.mark.parametrize("name", SAMPLES)
 def test_whole_pictures_agree_under_a_noise_tape(
     answers: dict[str, dict[str, Tensor]], name: str
 ) -> None:
     wanted = answers[name]["latents"]
-    model = load_published(outspoken(), num_heads=4, text_length=TEXT_LENGTH)
-    given = ours_sampled(model, SAMPLES[name])
+    given = drawn(outspoken_model(), SAMPLES[name])
     # Unclipped steps of an untrained head reach 1e5: the error is measured against that.
     assert (given - wanted).abs().max() <= 1e-5 * wanted.abs().max()
