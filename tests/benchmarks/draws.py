@@ -1,6 +1,6 @@
 """How much gradient noise a number of (t, noise) draws a token costs, against the work it saves.
 
-    PYTHONPATH=. python tests/benchmarks/draws.py [--steps 150] [--repeats 24]
+    PYTHONPATH=. python tests/benchmarks/draws.py [--steps 40] [--repeats 16]
 
 Trains the tiny student on the world of shapes for a while, freezes it, and measures the variance of
 the gradient over batches of new pictures, masks and draws. Prints a Markdown table; the variance is
@@ -22,7 +22,7 @@ from lightgen_model.text_encoder import TextEncoder
 from pipeline.shapes.encoders import render_batch
 from pipeline.shapes.grammar import sample_captions
 
-MODELS, PICTURES, BATCH, PIXELS = "infra/models/shapes", 2000, 32, 64
+MODELS, PICTURES, BATCH, PIXELS = "infra/models/shapes", 1000, 32, 64
 
 
 def pictures(num: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,8 +80,8 @@ def variance(
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--repeats", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
