@@ -1,6 +1,8 @@
 """The small published network of lightgen.md 5.2 and the deterministic fill of 5.4."""
 
+import argparse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from lightgen_model.published import load_published, to_published
 from lightgen_model.sampling import draw_tokens
 
 TEXT_LENGTH, TEXT_WIDTH, CHANNELS, HEAD_STEPS = 6, 24, 4, 10
+LOAD: dict[str, Any] = {"num_heads": 4, "text_length": TEXT_LENGTH}  # what no shape tells
 SMALL = ModelConfig(
     latent_channels=CHANNELS,
     width=32,
@@ -42,7 +45,16 @@ def fill(number: int, name: str, shape: torch.Size) -> Tensor:
 
 
 def small_model() -> LightGen:
-    return load_published(filled(), num_heads=4, text_length=TEXT_LENGTH)
+    return load_published(filled(), **LOAD)
+
+
+def released(path: Path, **parts: object) -> Path:
+    """A file as the released trainer writes it."""
+    ema = {name: 2 * tensor for name, tensor in filled().items()}
+    values = {"model": filled(), "model_ema": ema, "optimizer": {"state": {}}, "epoch": 20}
+    values |= {"scaler": {"scale": 65536.0}, "args": argparse.Namespace(lr=1e-4, model="fluid")}
+    torch.save(values | parts, path)
+    return path
 
 
 def waves(frequency: float, shift: float, *shape: int) -> Tensor:
@@ -102,7 +114,7 @@ def outspoken() -> dict[str, Tensor]:
 
 
 def outspoken_model() -> LightGen:
-    return load_published(outspoken(), num_heads=4, text_length=TEXT_LENGTH)
+    return load_published(outspoken(), **LOAD)
 
 
 def sample_case(name: str, grid: tuple[int, int], num_iterations: int, **changes: object) -> Any:
