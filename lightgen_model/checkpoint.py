@@ -11,14 +11,25 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lightgen_model.config import ModelConfig
 from lightgen_model.model import LightGen
+from lightgen_model.published import load_published as load_published
+from lightgen_model.weights import read_safetensors, refuse_misfits
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+class Contents(BaseModel):
+    """What `config.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: ModelConfig
+    about: dict[str, object]
 
 
 def save(
@@ -49,8 +60,11 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, object]]:
     path = folder / CONFIG
     if not path.is_file():
         raise ValueError(f"{folder} is no checkpoint: {CONFIG} is missing")
-    values = json.loads(path.read_text(encoding="utf-8"))
-    return ModelConfig.model_validate(values["model"]), values["about"]
+    try:
+        contents = Contents.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return contents.model, contents.about
 
 
 def load(folder: Path, device: str = "cpu", expected: ModelConfig | None = None) -> LightGen:
@@ -60,18 +74,12 @@ def load(folder: Path, device: str = "cpu", expected: ModelConfig | None = None)
         raise ValueError(
             f"{folder} is a checkpoint of another config: {differing(config, expected)}"
         )
-    try:
-        weights = load_file(folder / WEIGHTS, device=device)
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(f"{folder / WEIGHTS} cannot be read: {error}") from error
+    weights = read_safetensors(folder / WEIGHTS, device)
     with torch.device("meta"):
         model = LightGen(config)
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if wanted != given:
-        names = sorted(dict(wanted.items() ^ given.items()))
-        raise ValueError(f"{folder / WEIGHTS} does not fit its config: {names[:5]}")
-    model.load_state_dict(weights, assign=True)
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    # Assigned, not copied: on the CPU the parameters are the file's own pages.
+    model.load_state_dict(refuse_misfits(str(folder / WEIGHTS), wanted, weights), assign=True)
     return model.eval().requires_grad_(False)
 
 

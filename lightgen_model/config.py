@@ -1,7 +1,7 @@
 """The values that make a student: widths, depths, head, and the sizes of what it reads and writes.
 
 In:    nothing; this file loads neither torch nor the pipeline.
-Out:   `ModelConfig`, one frozen value from which `LightGen` is built, and two named sizes;
+Out:   `ModelConfig`, one frozen value from which `LightGen` is built, and four named sizes;
        `SamplingConfig`, the values with which it draws.
 
 Units: pixels for image sizes, latent cells for `patch_size`, tokens for `text_length`.
@@ -155,6 +155,29 @@ class SamplingConfig(BaseModel):
 def lightgen_published() -> ModelConfig:
     """The 792 M configuration of the released scripts (lightgen.md 1.1)."""
     return ModelConfig()
+
+
+def lightgen_base() -> ModelConfig:
+    """The 407 M sibling in the published file: `fluid_base` with the same 8 x 1536 head."""
+    return ModelConfig(width=768, num_heads=12, encoder_depth=12, decoder_depth=12, cross_depth=12)
+
+
+def tiny() -> ModelConfig:
+    """Six million parameters in the improved mode at 64 px: trains on a CPU in minutes."""
+    return ModelConfig(
+        base_image_size=64,
+        width=192,
+        num_heads=4,
+        encoder_depth=3,
+        decoder_depth=4,
+        cross_depth=3,
+        aligner_depth=1,
+        text_width=128,
+        text_length=20,
+        attend_padding=False,
+        dropout=0.0,
+        head=HeadConfig(kind="flow", depth=3, width=256, stratified=True, time_shift=1.5),
+    )
 
 
 def debug() -> ModelConfig:

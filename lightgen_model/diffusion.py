@@ -11,7 +11,7 @@ logit-normal t (arXiv 2403.03206).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -19,17 +19,22 @@ from torch import Tensor
 Net = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ddpm:
-    """Squared-cosine schedule, noise prediction, learned range variance."""
+    """Squared-cosine schedule, noise prediction, learned range variance.
+
+    Tables are made once, on the host and in float64: 1 - abar at the first steps loses its digits
+    in float32.
+    """
 
     betas: Tensor  # (S,) float64
     timesteps: Tensor  # (S,) original step of each respaced one
 
     @staticmethod
+    @lru_cache(maxsize=8)
     def cosine(num_steps: int) -> "Ddpm":
-        betas = torch.tensor(_cosine_betas(num_steps), dtype=torch.float64)
-        return Ddpm(betas, torch.arange(num_steps))
+        betas = torch.tensor(_cosine_betas(num_steps), dtype=torch.float64, device="cpu")
+        return Ddpm(betas, torch.arange(num_steps, device="cpu"))
 
     def respaced(self, num_steps: int) -> "Ddpm":
         """Keep `num_steps` evenly strided steps, the first and the last among them (published)."""
@@ -46,26 +51,40 @@ class Ddpm:
         """The schedule of these steps alone, with betas of their own."""
         if not 1 <= len(steps) <= len(self.betas):
             raise ValueError(f"{len(steps)} head steps; allowed: 1 to {len(self.betas)}")
-        kept = torch.tensor(steps)
+        kept = torch.tensor(steps, device="cpu")
         abar = self.alphas_bar[kept]
-        previous = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+        previous = torch.cat([abar.new_ones(1), abar[:-1]])
         return Ddpm(1 - abar / previous, self.timesteps[kept])
 
-    @property
+    @cached_property
     def alphas_bar(self) -> Tensor:
         return torch.cumprod(1 - self.betas, 0)
 
-    @property
+    @cached_property
     def alphas_bar_previous(self) -> Tensor:
-        return torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_bar[:-1]])
+        return torch.cat([self.betas.new_ones(1), self.alphas_bar[:-1]])
 
-    @property
+    @cached_property
+    def signal(self) -> Tensor:
+        """Weight of x_0 in x_t."""
+        return self.alphas_bar.sqrt()
+
+    @cached_property
+    def spread(self) -> Tensor:
+        """Weight of the noise in x_t."""
+        return (1 - self.alphas_bar).sqrt()
+
+    @cached_property
+    def log_betas(self) -> Tensor:
+        return torch.log(self.betas)
+
+    @cached_property
     def posterior_log_variance(self) -> Tensor:
         variance = self.betas * (1 - self.alphas_bar_previous) / (1 - self.alphas_bar)
         # The first is zero; the second stands in for it, as in the published code.
         return torch.log(torch.cat([variance[1:2], variance[1:]]))
 
-    @property
+    @cached_property
     def posterior_mean_coefficients(self) -> tuple[Tensor, Tensor]:
         """Weights of (x_0, x_t) in the mean of q(x_{t-1} | x_t, x_0)."""
         abar, previous = self.alphas_bar, self.alphas_bar_previous
@@ -74,8 +93,7 @@ class Ddpm:
         return of_start, of_current
 
     def noised(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        abar = _at(self.alphas_bar, t, x)
-        return abar.sqrt() * x + (1 - abar).sqrt() * noise
+        return _at(self.signal, t, x) * x + _at(self.spread, t, x) * noise
 
     def losses(self, net: Net, x: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Noise error and variational term per token, (T,) each; their sum is trained."""
@@ -108,12 +126,11 @@ class Ddpm:
         return _at(of_start, t, noisy) * start + _at(of_current, t, noisy) * noisy
 
     def _start(self, noisy: Tensor, t: Tensor, predicted: Tensor) -> Tensor:
-        abar = _at(self.alphas_bar, t, noisy)
-        return (noisy - (1 - abar).sqrt() * predicted) / abar.sqrt()
+        return (noisy - _at(self.spread, t, noisy) * predicted) / _at(self.signal, t, noisy)
 
     def _log_variance(self, v: Tensor, t: Tensor) -> Tensor:
         low = _at(self.posterior_log_variance, t, v)
-        high = _at(torch.log(self.betas), t, v)
+        high = _at(self.log_betas, t, v)
         share = (v + 1) / 2
         return share * high + (1 - share) * low
 

@@ -8,18 +8,23 @@ Shapes: T tokens, D token dims, C student width, W head width. Source: MAR secti
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
+from einops import repeat
 from torch import Tensor, nn
 
 from lightgen_model.config import SOLVERS, HeadConfig, Solver
 from lightgen_model.diffusion import Ddpm, flow_loss, flow_times, uniforms
 from lightgen_model.layers import NORM_EPS
-from lightgen_model.solvers import NoiseStream, solution
+from lightgen_model.solvers import NoiseStream, StepNet, solution
 
 TIME_FEATURES = 256
+# Rows of (step, token) that are modulated at once when drawing. With few tokens a step is bound by
+# reading the weights, most of which are modulations'; larger products gain no more.
+ROWS_AHEAD = 256
 FLOW_TIME_SCALE = 1000  # flow times 0..1 enter the same sinusoid as DDPM's 0..999
 
 
@@ -51,8 +56,8 @@ class HeadBlock(nn.Module):
         self.fc2 = nn.Linear(width, width)
         self.modulation = nn.Linear(width, 3 * width)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        shift, scale, gate = self.modulation(F.silu(condition)).chunk(3, dim=-1)
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        shift, scale, gate = modulation.chunk(3, dim=-1)
         hidden = self.norm(x) * (1 + scale) + shift
         return x + gate * self.fc2(F.silu(self.fc1(hidden)))
 
@@ -64,8 +69,8 @@ class FinalLayer(nn.Module):
         self.modulation = nn.Linear(width, 2 * width)
         self.linear = nn.Linear(width, out)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        shift, scale = self.modulation(F.silu(condition)).chunk(2, dim=-1)
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        shift, scale = modulation.chunk(2, dim=-1)
         return self.linear(self.norm(x) * (1 + scale) + shift)
 
 
@@ -86,10 +91,18 @@ class HeadNet(nn.Module):
 
     def predict(self, x: Tensor, condition: Tensor) -> Tensor:
         """`condition` (T, W) holds the embedded time, too."""
+        return self.denoise(x, self.modulations(condition))
+
+    def modulations(self, condition: Tensor) -> list[Tensor]:
+        """(..., W) -> (..., 3 W) a block and (..., 2 W) at the end. They know nothing of x."""
+        activated = F.silu(condition)
+        return [part.modulation(activated) for part in (*self.blocks, self.final)]
+
+    def denoise(self, x: Tensor, modulations: Sequence[Tensor]) -> Tensor:
         x = self.input(x)
-        for block in self.blocks:
-            x = block(x, condition)
-        return self.final(x, condition)
+        for block, modulation in zip(self.blocks, modulations[:-1], strict=True):
+            x = block(x, modulation)
+        return self.final(x, modulations[-1])
 
 
 def draw_times(config: HeadConfig, num: int, generator: torch.Generator) -> Tensor:
@@ -112,13 +125,30 @@ class DiffusionHead(nn.Module):
     def losses(
         self, x: Tensor, condition: Tensor, t: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Squared error and variational term per token, (T,) each (flow: the latter is zero)."""
-        embedded = self.net.condition_embed(condition)
+        """Squared error and variational term per draw, (T,) each (flow: the latter is zero).
+
+        `x` (M, D) and `condition` (M, C) have a row a token; `t` (T,) and `noise` (T, D) a row a
+        draw, those of one token together. What does not depend on the draw is done once a token.
+        """
+        draws = len(t) // max(len(x), 1)
+        embedded = repeat(self.net.condition_embed(condition), "m c -> (m k) c", k=draws)
+        x = repeat(x, "m d -> (m k) d", k=draws)
         if self.config.kind == "flow":
             mse = flow_loss(lambda x, t: self.net(x, t * FLOW_TIME_SCALE, embedded), x, t, noise)
             return mse, torch.zeros_like(mse)
-        ddpm = Ddpm.cosine(self.config.diffusion_steps)
-        return ddpm.losses(lambda x, t: self.net(x, t, embedded), x, t, noise)
+
+        def net(x: Tensor, t: Tensor) -> Tensor:
+            return self.net.predict(x, self._embedded_steps(t) + embedded)
+
+        return Ddpm.cosine(self.config.diffusion_steps).losses(net, x, t, noise)
+
+    def _embedded_steps(self, t: Tensor) -> Tensor:
+        """Embeddings (T, W) of whole steps; with more rows than steps, each step is made once."""
+        num_steps = self.config.diffusion_steps
+        if len(t) <= num_steps:
+            return self.net.time_embed(t)
+        table = self.net.time_embed(torch.arange(num_steps, device=t.device))
+        return F.embedding(t.long(), table)
 
     def sample(
         self,
@@ -139,24 +169,42 @@ class DiffusionHead(nn.Module):
         ancestral sampling, the first and only one for the other solvers.
         """
         steps = solution(self.config, solver or SOLVERS[self.config.kind][0], num_steps)
-        predict = self._compiled(condition.device) if compiled else self.net.predict
         pair = condition if null_condition is None else torch.cat([condition, null_condition])
         embedded = self.net.condition_embed(pair)
         # The time is the same for all rows of a step: one row each, all steps at once.
         scale = FLOW_TIME_SCALE if self.config.kind == "flow" else 1
         times = self.net.time_embed((steps.times * scale).float().to(pair.device))  # (S, W)
 
+        predict = self._predictor(times, embedded, compiled)
+
         def guided(x: Tensor, step: int) -> Tensor:
             x = x.to(embedded.dtype)
             if null_condition is None:
-                return predict(x, times[step] + embedded).float()
-            out = predict(torch.cat([x, x]), times[step] + embedded).float()
+                return predict(x, step).float()
+            out = predict(torch.cat([x, x]), step).float()
             with_text, without = out.chunk(2)
             mean, rest = with_text[:, : self.token_dim], with_text[:, self.token_dim :]
             base = without[:, : self.token_dim]
             return torch.cat([base + guidance * (mean - base), rest], dim=-1)
 
         return steps.draw(guided, noise, temperature)
+
+    def _predictor(self, times: Tensor, embedded: Tensor, compiled: bool) -> StepNet:
+        """The network for rows (T, W) of conditions at any of the steps (S, W), asked in order."""
+        if compiled:
+            predict = self._compiled(embedded.device)
+            return lambda x, step: predict(x, times[step] + embedded)
+        ahead = max(1, ROWS_AHEAD // len(embedded))  # steps
+
+        @lru_cache(maxsize=1)
+        def modulations(first: int) -> list[Tensor]:
+            return self.net.modulations(times[first : first + ahead, None] + embedded)
+
+        def predict_ahead(x: Tensor, step: int) -> Tensor:
+            first = step - step % ahead
+            return self.net.denoise(x, [part[step - first] for part in modulations(first)])
+
+        return predict_ahead
 
     def _compiled(self, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
         """The network compiled once for any number of rows.

@@ -144,9 +144,8 @@ class LightGen(nn.Module):
         text = self.project(self.align(states, lengths, drop_text))
         conditions = self.condition(hidden, text, masked.index, positions)  # (B, M, C)
         multiplier = self.config.head.batch_multiplier
-        targets = repeat(_real(take(tokens, masked.index), masked), "t d -> (t k) d", k=multiplier)
-        conditions = repeat(_real(conditions, masked), "t c -> (t k) c", k=multiplier)
-        mse, vb = self.head.losses(targets, conditions, times, noise)
+        targets = _real(take(tokens, masked.index), masked)  # (T / multiplier, D)
+        mse, vb = self.head.losses(targets, _real(conditions, masked), times, noise)
         sample = torch.arange(len(mask), device=mask.device)[:, None].expand_as(masked.index)
         return TokenLosses(mse, vb, repeat(_real(sample, masked), "t -> (t k)", k=multiplier))
 

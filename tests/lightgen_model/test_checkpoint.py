@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from lightgen_model import checkpoint
 from lightgen_model.config import debug
@@ -38,10 +40,46 @@ def test_another_config_is_named(saved: Path) -> None:
         checkpoint.load(saved, expected=other)
 
 
-def test_a_truncated_file_is_named(saved: Path) -> None:
+@pytest.mark.parametrize("kept", [0, 4, 1000, -1])
+def test_a_truncated_file_is_named(saved: Path, kept: int) -> None:
     weights = saved / checkpoint.WEIGHTS
-    weights.write_bytes(weights.read_bytes()[:1000])
+    weights.write_bytes(weights.read_bytes()[:kept])
     with pytest.raises(ValueError, match=r"model\.safetensors cannot be read"):
+        checkpoint.load(saved)
+
+
+def test_a_missing_weights_file_is_named(saved: Path) -> None:
+    (saved / checkpoint.WEIGHTS).unlink()
+    with pytest.raises(ValueError, match=r"model\.safetensors cannot be read"):
+        checkpoint.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("text_in.bias", None, r"1 missing \(text_in\.bias\)"),
+        ("spare", torch.ones(2), r"1 unknown \(spare\)"),
+        ("text_in.bias", torch.ones(3), r"of another shape \(text_in\.bias \(3,\) for \(32,\)"),
+        ("text_in.bias", torch.ones(32, dtype=torch.int8), r"not floating \(text_in\.bias"),
+        ("text_in.bias", torch.full((32,), float("nan")), r"NaN or infinite \(text_in\.bias"),
+        ("text_in.bias", torch.full((32,), float("-inf")), r"NaN or infinite \(text_in\.bias"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(
+    saved: Path, name: str, tensor: Tensor | None, message: str
+) -> None:
+    file = saved / checkpoint.WEIGHTS
+    weights = {key: value.clone() for key, value in load_file(file).items()}
+    weights = {key: value for key, value in weights.items() if key != name}
+    save_file(weights | ({} if tensor is None else {name: tensor}), file)
+    with pytest.raises(ValueError, match=message):
+        checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"about": {}}', '{"model": {"wide": 3}, "about": {}}'])
+def test_a_damaged_config_is_named(saved: Path, text: str) -> None:
+    (saved / checkpoint.CONFIG).write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
         checkpoint.load(saved)
 
 

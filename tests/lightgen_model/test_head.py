@@ -60,3 +60,18 @@ def test_stratified_times_spread_a_tokens_draws_and_keep_the_mean(kind: str) -> 
     assert other.mean().item() == pytest.approx(one.mean().item(), rel=1e-2)
     assert (other.diff(dim=1) >= 0).all()
     assert other.mean(1).var() < 0.2 * one.mean(1).var()
+
+
+def test_more_draws_than_steps_change_no_loss() -> None:
+    """Steps are then embedded once each; a few rows at a time are embedded one by one."""
+    torch.manual_seed(0)
+    head = DiffusionHead(HeadConfig(depth=1, width=16, diffusion_steps=8), 6, 12)
+    torch.nn.init.normal_(head.net.final.linear.weight)
+    x, condition, noise = torch.randn(10, 6), torch.randn(10, 12), torch.randn(30, 6)
+    t = torch.arange(30) % 8
+    together = head.losses(x, condition, t, noise)
+    for row in range(10):
+        draws = slice(3 * row, 3 * row + 3)
+        alone = head.losses(x[row : row + 1], condition[row : row + 1], t[draws], noise[draws])
+        for one, other in zip(together, alone, strict=True):
+            assert torch.allclose(one[draws], other, rtol=1e-4, atol=1e-5)

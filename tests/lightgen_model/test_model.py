@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightgen_model.config import HeadConfig, ModelConfig, debug, lightgen_published
+from lightgen_model.config import (
+    HeadConfig,
+    ModelConfig,
+    debug,
+    lightgen_base,
+    lightgen_published,
+    tiny,
+)
 from lightgen_model.head import draw_times
 from lightgen_model.model import LightGen, Text, gather_index
 
@@ -25,11 +32,22 @@ def losses(model: LightGen, mask: Tensor) -> Tensor:
     return model(latents, states, lengths, mask, times=times, noise=noise).mse
 
 
-def test_the_published_config_has_the_published_size() -> None:
+@pytest.mark.parametrize(
+    ("config", "parameters", "tensors"),
+    [
+        (lightgen_published(), 792_244_352, 813),
+        (lightgen_base(), 406_689_152, 653),
+        (tiny(), 6_388_672, 205),
+        (debug(), 151_296, 145),
+    ],
+)
+def test_every_named_config_has_its_size(
+    config: ModelConfig, parameters: int, tensors: int
+) -> None:
     with torch.device("meta"):
-        model = LightGen(lightgen_published())
-    assert sum(parameter.numel() for parameter in model.parameters()) == 792_244_352
-    assert len(model.state_dict()) == 813
+        model = LightGen(config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert len(model.state_dict()) == tensors
 
 
 def test_patchify_is_channel_major_and_comes_back(model: LightGen) -> None:
