@@ -211,6 +211,7 @@ class StudentConfig(Frozen):
 
 class SamplingConfig(lightgen_model.config.SamplingConfig):
     batch_size: int = Field(64, ge=1)  # pictures drawn at once; no picture depends on it
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the student's weights; tokens: f32
 
 
 class PreferencesConfig(Frozen):

@@ -43,7 +43,7 @@ def draw(
     from lightgen_model.sampling import sample
 
     assert config.student is not None and config.features is not None
-    model = _student(folder, config.device, config.student.model)
+    model = _student(folder, config.device, config.student.model, sampling.precision)
     encoder = text_encoder(config.features, config.device)
     for first in range(0, len(captions), sampling.batch_size):
         rows = slice(first, first + sampling.batch_size)
@@ -79,7 +79,10 @@ def encode(config: RunConfig, images: Sequence[Image.Image]) -> NDArray[np.float
 
 
 @lru_cache(maxsize=2)
-def _student(folder: Path, device: str, expected: ModelConfig) -> "LightGen":
+def _student(folder: Path, device: str, expected: ModelConfig, precision: str) -> "LightGen":
+    import torch
+
     from lightgen_model import checkpoint
 
-    return checkpoint.load(folder, device, expected=expected)
+    model = checkpoint.load(folder, device, expected=expected)
+    return model.to(torch.bfloat16) if precision == "bfloat16" else model
