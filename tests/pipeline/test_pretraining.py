@@ -1,16 +1,16 @@
 """One step of pre-training: the same whatever the number of processes."""
 
-import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from lightgen_model.config import debug
 from lightgen_model.model import LightGen
-from pipeline.batches import FeatureBatches, TextStates
+from pipeline.batches import FeatureBatches, TableRows
 from pipeline.config import MaskingConfig, OptimizerConfig, StudentConfig, TrainingPhase
-from pipeline.evaluators import Prompt
-from pipeline.pretraining import PretrainingStep, first_of_each_task, share
-from tests.pipeline.test_batches import text_table
+from pipeline.pretraining import PretrainingStep, flops_of
+from pipeline.training import Part
+from tests.pipeline.test_batches import text_of
 
 CONFIG = StudentConfig(
     model=debug(),
@@ -25,39 +25,45 @@ CONFIG = StudentConfig(
 
 def batches() -> FeatureBatches:
     generator = torch.Generator().manual_seed(0)
-    moments = torch.randn(12, 32, 8, 8, generator=generator).half()
-    text = TextStates(text_table({"a": 3, "b": 7}, width=128))
-    rows = np.array([0, 1] * 6)
-    return FeatureBatches(moments, rows, text, scale=1.0, shift=0.0, batch_size=8, seed=1)
+    moments = torch.randn(12 * 32 * 8 * 8, generator=generator).half().numpy()
+    table = pa.table(
+        {
+            "caption_id": ["a", "b"] * 6,
+            "moments": pa.FixedSizeListArray.from_arrays(pa.array(moments), 32 * 8 * 8),
+        }
+    )
+    text = text_of({"a": 3, "b": 7}, width=128)
+    values = {"cells": 8, "scale": 1.0, "shift": 0.0, "batch_size": 8, "seed": 1}
+    return FeatureBatches.load(TableRows(table), text, **values)  # type: ignore[arg-type]
 
 
-def gradient(num_ranks: int) -> tuple[float, torch.Tensor]:
-    """Loss and one gradient as data-parallel training would average them."""
+def network() -> LightGen:
     model = LightGen(debug()).init_weights(torch.Generator().manual_seed(0))
-    with torch.no_grad():
+    with torch.no_grad():  # a last layer of zeros would hide everything before it
         model.head.net.final.linear.weight.fill_(0.01)
-    total = 0.0
-    for rank in range(num_ranks):
-        loss, _ = PretrainingStep(CONFIG, batches(), 3, rank, num_ranks)(model, step=5)
-        (loss / num_ranks).backward()
-        total += float(loss.detach()) / num_ranks
+    return model
+
+
+def gradient(num_parts: int) -> tuple[float, torch.Tensor]:
+    """Loss and one gradient as data-parallel training would average them."""
+    model, total = network(), 0.0
+    for index in range(num_parts):
+        step = PretrainingStep(CONFIG, batches(), 3)
+        loss, _ = step(model, 5, Part(index, num_parts))
+        (loss / num_parts).backward()
+        total += float(loss.detach()) / num_parts
     grad = model.head.net.final.linear.weight.grad
     assert grad is not None
     return total, grad
 
 
-@pytest.mark.parametrize("num_ranks", [2, 4])
-def test_processes_share_a_batch_without_changing_it(num_ranks: int) -> None:
-    (loss, grad), (other_loss, other_grad) = gradient(1), gradient(num_ranks)
+@pytest.mark.parametrize("num_parts", [2, 4])
+def test_parts_share_a_batch_without_changing_it(num_parts: int) -> None:
+    (loss, grad), (other_loss, other_grad) = gradient(1), gradient(num_parts)
     assert other_loss == pytest.approx(loss, rel=1e-5)
     assert torch.allclose(grad, other_grad, atol=1e-5)
 
 
-def test_a_batch_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="a batch of 8 does not divide by 3 processes"):
-        share(torch.ones(8, 4, dtype=torch.bool), 64, 0, 3)
-
-
-def test_the_curve_sees_every_task() -> None:
-    prompts = [Prompt(n, task, "a circle") for n, task in enumerate("aababbccc")]
-    assert [p.index for p in first_of_each_task(prompts, 2)] == [0, 1, 2, 4, 6, 7]
+def test_a_sample_is_more_work_at_a_higher_resolution() -> None:
+    small, large = CONFIG.phases[0], CONFIG.phases[0].model_copy(update={"image_size": 128})
+    assert 2 < flops_of(CONFIG, large) / flops_of(CONFIG, small) < 8
