@@ -1,0 +1,83 @@
+"""Trains a small student by torchrun, for `test_parallel.py`: `two_processes.py OUT JOBS`.
+
+JOBS is JSON, a list of jobs: `name` of its folder, and optionally values of `LoopConfig`, `steps`,
+`nan` (rank and step of a loss that is not finite), `kill` (rank and step at which a process kills
+itself), `model` (values of `ModelConfig`). Each leaves `weights.pt` and `rows-<rank>.json`.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from lightgen_model.config import debug
+from lightgen_model.model import LightGen
+from pipeline.config import LoopConfig, OptimizerConfig, StudentConfig, TrainingPhase
+from pipeline.parallel import recompute_activations
+from pipeline.pretraining import PretrainingStep
+from pipeline.training import Part, Schedule, fit
+from tests.pipeline.test_pretraining import CONFIG, batches, network
+
+STEPS = 6
+
+
+class Watched:
+    """The step of pre-training; notes which rows it took."""
+
+    def __init__(self, job: Mapping[str, Any], config: StudentConfig, rank: int) -> None:
+        self.job, self.rank, self.rows = job, rank, dict[int, list[float]]()
+        self.step = PretrainingStep(config, batches(), 3)
+        original = self.step.batches.take
+
+        def take(step: int, part: Any, generators: Any) -> tuple[Tensor, Tensor, Tensor]:
+            taken = original(step, part, generators)
+            self.rows.setdefault(step, []).extend(taken[0][:, 0, 0, 0].tolist())
+            return taken
+
+        object.__setattr__(self.step.batches, "take", take)
+
+    def __call__(
+        self, model: nn.Module, step: int, part: Part
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        if self.job.get("kill") == [self.rank, step]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        loss, extras = self.step(model, step, part)
+        return (loss * torch.nan if self.job.get("nan") == [self.rank, step] else loss), extras
+
+
+def run(job: Mapping[str, Any], out: Path, accelerator: Accelerator) -> None:
+    rank, folder = accelerator.process_index, out / job["name"]
+    optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=2, kind=job.get("kind", "adamw"))
+    phase = TrainingPhase(image_size=64, steps=STEPS, batch_size=8, optimizer=optimizer)
+    shape = CONFIG.model.model_copy(update=job.get("model", {}))
+    config = CONFIG.model_copy(update={"model": shape, "phases": (phase,)})
+    model = network() if shape == debug() else LightGen(shape)
+    loop = LoopConfig(
+        **{"num_processes": 2, "log_every": 1, "checkpoint_every": 2, **job.get("loop", {})}
+    )
+    if loop.checkpoint_activations:
+        recompute_activations(model)
+    step = Watched(job, config, rank)
+    position = step.step.batches.position
+    schedule = Schedule(job.get("steps", STEPS), 8, seed=1, position=position)
+    average = fit(model, step, optimizer, loop, schedule, folder, accelerator=accelerator)
+    (folder / f"rows-{rank}.json").write_text(json.dumps(step.rows))
+    if accelerator.is_main_process:
+        torch.save(average, folder / "weights.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    everywhere = Accelerator(cpu=True)
+    for each in json.loads(sys.argv[2]):
+        run(each, Path(sys.argv[1]), everywhere)
+    everywhere.end_training()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
