@@ -2,7 +2,8 @@
 
 JOBS is JSON, a list of jobs: `name` of its folder, and optionally values of `LoopConfig`, `steps`,
 `nan` (rank and step of a loss that is not finite), `kill` (rank and step at which a process kills
-itself), `model` (values of `ModelConfig`). Each leaves `weights.pt` and `rows-<rank>.json`.
+itself, unless torchrun has started it again), `model` (values of `ModelConfig`). Each leaves
+`starts` (the steps it began at), `weights.pt` and `rows-<rank>.json`.
 """
 
 import json
@@ -22,6 +23,7 @@ from lightgen_model.model import LightGen
 from pipeline.config import LoopConfig, OptimizerConfig, StudentConfig, TrainingPhase
 from pipeline.parallel import recompute_activations
 from pipeline.pretraining import PretrainingStep
+from pipeline.states import saved
 from pipeline.training import Part, Schedule, fit
 from tests.pipeline.test_pretraining import CONFIG, batches, network
 
@@ -46,7 +48,8 @@ class Watched:
     def __call__(
         self, model: nn.Module, step: int, part: Part
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        if self.job.get("kill") == [self.rank, step]:
+        first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
+        if first and self.job.get("kill") == [self.rank, step]:
             os.kill(os.getpid(), signal.SIGKILL)
         loss, extras = self.step(model, step, part)
         return (loss * torch.nan if self.job.get("nan") == [self.rank, step] else loss), extras
@@ -67,6 +70,11 @@ def run(job: Mapping[str, Any], out: Path, accelerator: Accelerator) -> None:
     step = Watched(job, config, rank)
     position = step.step.batches.position
     schedule = Schedule(job.get("steps", STEPS), 8, seed=1, position=position)
+    if accelerator.is_main_process:
+        folder.mkdir(exist_ok=True)
+        newest = [path.stem.removeprefix("state-") for path in saved(folder)[-1:]]
+        with (folder / "starts").open("a") as file:
+            file.write(f"{int((newest or ['0'])[0])}\n")
     average = fit(model, step, optimizer, loop, schedule, folder, accelerator=accelerator)
     (folder / f"rows-{rank}.json").write_text(json.dumps(step.rows))
     if accelerator.is_main_process:
