@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lightgen_model import checkpoint
 from lightgen_model.dpo import dpo_loss
-from lightgen_model.model import LightGen, TokenLosses
+from lightgen_model.model import LightGen, Split, TokenLosses
 from pipeline import alignment
 from pipeline.batches import Rows, TableRows, TextStates, batch_rows, position_of
 from pipeline.config import DpoConfig, MaskingConfig, RunConfig
@@ -42,7 +42,7 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     root, place = Path(config.root), alignment.folder(config, upstream)
     accelerator = build_accelerator(config, student.precision, values, place)
     start, device = root / upstream["student"].checkpoints["student"], str(accelerator.device)
-    reference = checkpoint.load(start, device, expected=student.model)
+    reference = checkpoint.load(start, device, expected=student.model.drawn)
     # Eval mode: dropout off, so that policy and reference agree at the first step.
     policy = checkpoint.load(start, device).requires_grad_(True)
     if values.checkpoint_activations:
@@ -83,7 +83,7 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         **encoders_of(features),
     }
     if accelerator.is_main_process:
-        save_weights(place.final, student.model, average, about)
+        save_weights(place.final, student.model.drawn, average, about)
         place.finish(config)
     accelerator.end_training()
 
@@ -148,7 +148,7 @@ class DpoStep:
 
     def _inputs(
         self, step: int, part: Part, device: torch.device
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+    ) -> tuple[tuple[Tensor, Tensor, Tensor, Split], dict[str, Tensor]]:
         """Latents, text and masks of a part's winners, then of its losers; times and noise."""
         size, seed = self.config.batch_size, self.config.seed + 1
         everyone = batch_rows(len(self.pairs.kept), size, self.config.seed, step)
@@ -163,8 +163,13 @@ class DpoStep:
         config = self.reference.config
         draws = draw(size, mine, tokens, config, self.masking, shared, generators)
         # Rows of the head run sample by sample, so the loser's draws repeat the winner's.
-        twice = [torch.cat([x, x]) for x in (states, lengths, draws.mask)]
-        inputs = [to_device(x, device) for x in (torch.cat([winners, losers]), *twice)]
+        split = Split.of(torch.cat([draws.mask] * 2)).map(lambda x: to_device(x, device))
+        inputs = (
+            to_device(torch.cat([winners, losers]), device),
+            to_device(torch.cat([states, states]), device),
+            to_device(torch.cat([lengths, lengths]), device),
+            split,
+        )
         noise = {"times": draws.times, "noise": draws.noise}
         return inputs, {n: to_device(torch.cat([x, x]), device) for n, x in noise.items()}
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -109,6 +110,13 @@ class TextStates:
         return padded, torch.from_numpy(lengths)
 
 
+class Batch(NamedTuple):
+    latents: Tensor  # (B, c, h, w)
+    states: Tensor  # (B, L, E)
+    lengths: Tensor  # (B,)
+    features: Tensor | None = None  # (B, N, F), a vision model's
+
+
 @dataclass(frozen=True)
 class FeatureBatches:
     source: TableRows  # moments (2c h w,) a row, float16, un-normalised
@@ -120,6 +128,8 @@ class FeatureBatches:
     shift: float
     batch_size: int
     seed: int
+    alignment: TableRows | None = None  # a vision model's features of the same rows
+    alignment_width: int = 0  # F
 
     @staticmethod
     def load(
@@ -131,22 +141,20 @@ class FeatureBatches:
         shift: float,
         batch_size: int,
         seed: int,
+        alignment: TableRows | None = None,
+        alignment_width: int = 0,
     ) -> "FeatureBatches":
         captions = source.whole("caption_id").to_pylist()
         if not captions:
             raise ValueError("no features to train on: every picture was rejected")
         rows = text.rows(captions)
-        return FeatureBatches(
-            source, len(captions), rows, text, cells, scale, shift, batch_size, seed
-        )
+        if alignment is not None:
+            _same_rows(source, alignment)
+        place = (len(captions), rows, text, cells, scale, shift, batch_size, seed)
+        return FeatureBatches(source, *place, alignment, alignment_width)
 
-    def take(
-        self, step: int, part: Sequence[int], generators: Sequence[torch.Generator]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents (B, c, h, w), states (B, L, E) and lengths (B,) of some rows of a step's batch.
-
-        Each row's latent is drawn with its own generator.
-        """
+    def take(self, step: int, part: Sequence[int], generators: Sequence[torch.Generator]) -> Batch:
+        """Some rows of a step's batch. Each row's latent is drawn with its own generator."""
         everyone = batch_rows(self.num_rows, self.batch_size, self.seed, step)
         rows = everyone[list(part)]
         moments = fixed(self.source.take(rows)["moments"])
@@ -157,12 +165,30 @@ class FeatureBatches:
         ]
         longest = int(self.text.lengths[self.text_rows[everyone]].max())
         states, lengths = self.text.take(self.text_rows[rows], longest)
-        return torch.cat(latents), states, lengths
+        return Batch(torch.cat(latents), states, lengths, self._features(rows))
+
+    def _features(self, rows: Rows) -> Tensor | None:
+        if self.alignment is None:
+            return None
+        bits = b"".join(self.alignment.take(rows)["alignment"].to_pylist())
+        flat = torch.frombuffer(bytearray(bits), dtype=torch.float16)
+        per_row, rest = divmod(len(flat) // len(rows), self.alignment_width)
+        if rest:
+            raise ValueError(
+                f"student.model.repa.width: {self.alignment_width}, but the table has "
+                f"{len(flat) // len(rows)} values a picture"
+            )
+        return flat.view(len(rows), per_row, self.alignment_width)
 
     def position(self, step: int) -> dict[str, object]:
         """Which data follows after `step` steps, in plain values."""
         place = divmod(step, max(1, self.num_rows // self.batch_size))
         return {**position_of(self.source, self.seed, self.batch_size), "epoch_and_step": [*place]}
+
+
+def _same_rows(source: TableRows, alignment: TableRows) -> None:
+    if source.whole("image_id").to_pylist() != alignment.whole("image_id").to_pylist():
+        raise ValueError("the table of a vision model's features has other pictures: make it anew")
 
 
 def position_of(source: TableRows, seed: int, batch_size: int) -> dict[str, object]:

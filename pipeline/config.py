@@ -163,6 +163,9 @@ class FeaturesConfig(Frozen):
     text_length: int = Field(128, ge=1)
     batch_size: int = Field(64, ge=1)
     dtype: Literal["bfloat16", "float32"] = "float32"
+    # A vision transformer for `student.model.repa`: a table of its features beside each size's.
+    alignment_encoder: str | None = None  # folder or hub repository, such as of DINOv2
+    alignment_encoder_revision: str | None = None
 
 
 # --- training ---------------------------------------------------------------------------------
@@ -367,6 +370,10 @@ def _student_fits(student: StudentConfig, features: FeaturesConfig) -> None:
     for index, phase in enumerate(student.phases):
         _grid(f"student.phases.{index}.image_size", phase.image_size, student)
         _has_features(f"student.phases.{index}.image_size", phase.image_size, features)
+    if student.model.repa and not features.alignment_encoder:
+        raise ValueError(
+            "student.model.repa: needs features.alignment_encoder, the vision model to align with"
+        )
     if features.text_length != student.model.text_length:
         raise ValueError(
             f"student.model.text_length: {student.model.text_length} differs from "

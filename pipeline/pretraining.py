@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from lightgen_model.autoencoder import Autoencoder
 from lightgen_model.flops import training_flops
-from lightgen_model.model import LightGen, TokenLosses
+from lightgen_model.model import LightGen, Split, TokenLosses
 from pipeline import student
 from pipeline.batches import FeatureBatches, TableRows, TextStates
 from pipeline.checkpoints import TrainingFolder
 from pipeline.config import LoopConfig, RunConfig, StudentConfig, TrainingPhase, load_run
 from pipeline.draws import draw, generator, mean_mask_ratio, row_generators, to_device
+from pipeline.features import alignment_of
 from pipeline.parallel import Weights, gathered, recompute_activations
 from pipeline.records import trackers
 from pipeline.starting import encoders_of, save_weights, start_from
@@ -110,7 +111,11 @@ class PhaseData:
 
     def batches(self, index: int, phase: TrainingPhase) -> FeatureBatches:
         snapshot = self.snapshots[f"features_{phase.image_size}"]
-        columns, gib = ["caption_id", "moments"], self.values.table_memory_gib
+        columns, gib = ["image_id", "caption_id", "moments"], self.values.table_memory_gib
+        repa, alignment = self.values.model.repa, None
+        if repa:
+            seen = self.snapshots[alignment_of(phase.image_size)]
+            alignment = TableRows.open(self.root, seen, ["image_id", "alignment"], gib)
         return FeatureBatches.load(
             TableRows.open(self.root, snapshot, columns, gib),
             self.text,
@@ -119,6 +124,8 @@ class PhaseData:
             shift=self.shift,
             batch_size=phase.batch_size,
             seed=self.values.seed + index,
+            alignment=alignment,
+            alignment_width=repa.width if repa else 0,
         )
 
 
@@ -156,11 +163,11 @@ class PretrainingStep:
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         rows = part.of(self.batches.batch_size)
         generators = row_generators(self.seed, step, rows)
-        latents, states, lengths = self.batches.take(step, rows, generators)
+        batch = self.batches.take(step, rows, generators)
         draws = draw(
             self.batches.batch_size,
             rows,
-            latents.shape[2] * latents.shape[3] // self.config.model.patch_size**2,
+            batch.latents.shape[2] * batch.latents.shape[3] // self.config.model.patch_size**2,
             self.config.model,
             self.config.masking,
             generator(self.seed, step),
@@ -168,15 +175,22 @@ class PretrainingStep:
         )
         device = next(model.parameters()).device
         losses: TokenLosses = model(
-            *(to_device(x, device) for x in (latents, states, lengths, draws.mask)),
+            *(to_device(x, device) for x in batch[:3]),
+            Split.of(draws.mask).map(lambda x: to_device(x, device)),
             times=to_device(draws.times, device),
             noise=to_device(draws.noise, device),
             drop_text=to_device(draws.drop_text, device),
+            features=None if batch.features is None else to_device(batch.features, device),
         )
         # Parts have different numbers of masked tokens; the mean is over those of the batch.
         weight = part.count / draws.batch_total
         mse, vb = losses.mse.sum() * weight, losses.vb.sum() * weight
-        return mse + vb, {"mse": mse.detach(), "vb": vb.detach()}
+        loss, extras = mse + vb, {"mse": mse.detach(), "vb": vb.detach()}
+        if losses.repa is not None and self.config.model.repa:
+            distance = losses.repa.mean()
+            loss = loss + self.config.model.repa.weight * distance
+            extras["repa"] = distance.detach()
+        return loss, extras
 
 
 def read_upstream(path: Path) -> dict[str, Manifest]:

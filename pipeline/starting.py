@@ -32,13 +32,17 @@ def save_weights(
     about: Mapping[str, object],
     raw: Weights | None = None,
 ) -> None:
-    """A checkpoint to draw with: in float32, from wherever it was trained."""
+    """A checkpoint to draw with, so without what only training reads; float32, on the CPU.
+
+    `raw` is kept whole, to train on from.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if raw is not None:
         part = folder / f".{RAW}.part"
         save_file(plain(raw), part)
         checkpoint.publish(part, folder / RAW)
-    checkpoint.save(folder, model, plain(weights), about)
+    drawn = {name: x for name, x in weights.items() if not name.startswith(TRAINING_ONLY)}
+    checkpoint.save(folder, model.drawn, plain(drawn), about)
 
 
 def plain(weights: Weights) -> Weights:
@@ -50,8 +54,7 @@ def start_from(folder: Path, model: LightGen) -> Weights:
 
     ValueError where a tensor of the one is missing in the other or has another shape.
     """
-    own = model.state_dict()
-    average = {name: value.detach() for name, value in own.items()}
+    own = {name: value.clone() for name, value in model.state_dict().items()}
     given = checkpoint.load(folder).state_dict()
     misfits = sorted(
         name
@@ -64,12 +67,15 @@ def start_from(folder: Path, model: LightGen) -> Weights:
             f"student.start: {folder} does not fit student.model in {len(misfits)} tensors, "
             f"such as {misfits[:3]}"
         )
-    raw = _raw(folder) or given
-    fits = [name for name in own if name in given and own[name].shape == given[name].shape]
-    average = {name: value.clone() for name, value in average.items()}
-    average |= {name: given[name] for name in fits}
-    model.load_state_dict({**own, **{name: raw[name] for name in fits}})
-    return average
+    raw = {**given, **(_raw(folder) or {})}
+    # What only training reads has no average of its own: it goes on from its raw weights.
+    average, weights = {**raw, **given}, raw
+    model.load_state_dict({**own, **_fitting(weights, own)})
+    return {name: value.clone() for name, value in {**own, **_fitting(average, own)}.items()}
+
+
+def _fitting(weights: Weights, own: Weights) -> Weights:
+    return {n: x for n, x in weights.items() if n in own and x.shape == own[n].shape}
 
 
 def _raw(folder: Path) -> Weights | None:

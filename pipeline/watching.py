@@ -87,8 +87,8 @@ class Watcher:
     def _draw(self, average: Weights, image_size: int) -> list[np.ndarray]:
         assert self.config.student is not None and self.config.evaluation is not None
         with torch.device(self.device):
-            model = LightGen(self.config.student.model).eval()
-        model.load_state_dict(average)
+            model = LightGen(self.config.student.model.drawn).eval()
+        model.load_state_dict({name: average[name] for name in model.state_dict()})
         values = self.config.evaluation.sampling
         tokens = self.config.student.model.grid(image_size) ** 2
         # A phase may be smaller than what is evaluated, and has at most one iteration a token.

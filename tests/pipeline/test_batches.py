@@ -92,7 +92,7 @@ def numbered(num_rows: int, batch_size: int) -> FeatureBatches:
 
 def test_features_come_with_their_own_caption() -> None:
     part = range(3)
-    latents, states, lengths = numbered(3, 3).take(0, part, row_generators(0, 0, part))
+    latents, states, lengths, _ = numbered(3, 3).take(0, part, row_generators(0, 0, part))
     rows = ((latents[:, 0, 0, 0] / 2.0) + 1.0).round().long()
     assert latents.shape == (3, 2, 2, 2)
     assert sorted(rows.tolist()) == [0, 1, 2]
@@ -108,7 +108,7 @@ def test_parts_are_disjoint_and_make_the_whole_batch(num_parts: int) -> None:
         whole = batches.take(step, range(8), row_generators(7, step, range(8)))
         parts = [range(n * size, (n + 1) * size) for n in range(num_parts)]
         taken = [batches.take(step, part, row_generators(7, step, part)) for part in parts]
-        for number, tensor in enumerate(whole):
+        for number, tensor in enumerate(whole[:3]):
             assert torch.equal(tensor, torch.cat([part[number] for part in taken]))
         assert len(set(whole[0][:, 0, 0, 0].tolist())) == 8
 
