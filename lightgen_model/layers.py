@@ -47,9 +47,15 @@ def attend(
     return rearrange(out, "b h n d -> b n (h d)")
 
 
+class HeadNorm(nn.RMSNorm):
+    """Root-mean-square norm of each head's queries or keys (arXiv 2302.05442), in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
+
+
 def head_norm(width: int, num_heads: int, wanted: bool) -> nn.Module:
-    """Root-mean-square norm of each head's queries or keys (arXiv 2302.05442), or nothing."""
-    return nn.RMSNorm(width // num_heads, NORM_EPS) if wanted else nn.Identity()
+    return HeadNorm(width // num_heads, NORM_EPS) if wanted else nn.Identity()
 
 
 class SelfAttention(nn.Module):
@@ -65,7 +71,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         qkv = rearrange(self.qkv(x), "b n (k h d) -> k b h n d", k=3, h=self.num_heads)
         query, key, value = qkv.unbind(0)
-        query, key = self.query_norm(query).to(value.dtype), self.key_norm(key).to(value.dtype)
+        query, key = self.query_norm(query), self.key_norm(key)
         out = attend(query, key, value, keep, self.dropout if self.training else 0.0)
         return self.proj_dropout(self.proj(out))
 
@@ -104,7 +110,7 @@ class CrossAttention(nn.Module):
         if isinstance(self.key_norm, nn.Identity):
             return both
         key, value = both.unbind(0)
-        return torch.stack([self.key_norm(key).to(value.dtype), value])
+        return torch.stack([self.key_norm(key), value])
 
     def forward(self, x: Tensor, keys_values: Tensor, keep: Tensor | None) -> Tensor:
         key, value = keys_values.unbind(0)
@@ -113,8 +119,8 @@ class CrossAttention(nn.Module):
             out = rearrange(value, "b h 1 d -> b 1 (h d)")
         else:
             query = rearrange(self.query_linear(x), "b n (h d) -> b h n d", h=self.num_heads)
-            query = self.query_norm(query).to(value.dtype)
-            out = attend(query, key, value, keep, self.dropout if self.training else 0.0)
+            dropout = self.dropout if self.training else 0.0
+            out = attend(self.query_norm(query), key, value, keep, dropout)
         return self.proj_dropout(self.proj(out))
 
 

@@ -43,10 +43,12 @@ class Watcher:
     device: torch.device
 
     @staticmethod
-    def build(config: RunConfig, folder: Path, device: torch.device) -> "Watcher":
+    def build(
+        config: RunConfig, folder: Path, device: torch.device, prompts_a_task: int = CURVE_PROMPTS
+    ) -> "Watcher":
         assert config.evaluation is not None and config.features is not None
         evaluator = evaluators.build(config.evaluation.evaluators[0])
-        prompts = first_of_each_task(evaluator.prompts(), CURVE_PROMPTS)
+        prompts = first_of_each_task(evaluator.prompts(), prompts_a_task)
         features = config.features
         encoder = TextEncoder.load(
             features.text_encoder, features.text_length, features.text_encoder_revision

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from lightgen_model.config import debug
+from lightgen_model.config import RepaConfig, debug
 from lightgen_model.model import LightGen
 from pipeline.batches import FeatureBatches, TableRows
 from pipeline.config import MaskingConfig, OptimizerConfig, StudentConfig, TrainingPhase
@@ -32,7 +32,7 @@ def batches() -> FeatureBatches:
             "moments": pa.FixedSizeListArray.from_arrays(pa.array(moments), 32 * 8 * 8),
         }
     )
-    text = text_of({"a": 3, "b": 7}, width=128)
+    text = text_of({"zero": 1, "a": 3, "b": 7}, width=128)  # all-zero text would swamp the gradient
     values = {"cells": 8, "scale": 1.0, "shift": 0.0, "batch_size": 8, "seed": 1}
     return FeatureBatches.load(TableRows(table), text, **values)  # type: ignore[arg-type]
 
@@ -67,3 +67,29 @@ def test_parts_share_a_batch_without_changing_it(num_parts: int) -> None:
 def test_a_sample_is_more_work_at_a_higher_resolution() -> None:
     small, large = CONFIG.phases[0], CONFIG.phases[0].model_copy(update={"image_size": 128})
     assert 2 < flops_of(CONFIG, large) / flops_of(CONFIG, small) < 8
+
+
+def test_alignment_adds_its_weight_and_its_tensors_learn() -> None:
+    repa = RepaConfig(width=5, block=1, hidden=7, weight=0.5)
+    shape = debug().model_copy(update={"repa": repa})
+    config = CONFIG.model_copy(update={"model": shape})
+    seen = torch.randn(12, 16, 5, generator=torch.Generator().manual_seed(0)).half().numpy()
+    table = pa.table({"image_id": list(range(12)), "alignment": [one.tobytes() for one in seen]})
+    source = TableRows(batches().source.held.append_column("image_id", table["image_id"]))
+    given = {"cells": 8, "scale": 1.0, "shift": 0.0, "batch_size": 8, "seed": 1}
+    data = FeatureBatches.load(
+        source,
+        batches().text,
+        alignment=TableRows(table),
+        alignment_width=5,
+        **given,  # type: ignore[arg-type]
+    )
+    model = LightGen(shape).init_weights(torch.Generator().manual_seed(0))
+    loss, extras = PretrainingStep(config, data, 3)(model, 5, Part())
+    expected = extras["mse"] + extras["vb"] + 0.5 * extras["repa"]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    assert model.repa.fc1.weight.grad.abs().max() > 0
+    other = TableRows(table.set_column(0, "image_id", [list(range(1, 13))]))
+    with pytest.raises(ValueError, match="has other pictures"):
+        FeatureBatches.load(source, batches().text, alignment=other, alignment_width=5, **given)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 JOBS is JSON, a list of jobs: `name` of its folder, and optionally values of `LoopConfig`, `steps`,
 `nan` (rank and step of a loss that is not finite), `kill` (rank and step at which a process kills
-itself, unless torchrun has started it again), `model` (values of `ModelConfig`). Each leaves
+itself), `model` (values of `ModelConfig`). Each leaves
 `starts` (the steps it began at), `weights.pt` and `rows-<rank>.json`.
 """
 
@@ -48,8 +48,7 @@ class Watched:
     def __call__(
         self, model: nn.Module, step: int, part: Part
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
-        if first and self.job.get("kill") == [self.rank, step]:
+        if self.job.get("kill") == [self.rank, step]:
             os.kill(os.getpid(), signal.SIGKILL)
         loss, extras = self.step(model, step, part)
         return (loss * torch.nan if self.job.get("nan") == [self.rank, step] else loss), extras
