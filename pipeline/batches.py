@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightgen_model.autoencoder import draw_latents
+from lightgen_model.latents import draw_latents
 from pipeline.tables import Snapshot, read, take
 
 Rows = NDArray[np.int64]

@@ -10,28 +10,27 @@ Flips are never applied: a mirrored picture makes "left of" a lie (lightgen.md 2
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
 
 from lightgen_model.autoencoder import Autoencoder
 from lightgen_model.flops import training_flops
-from lightgen_model.model import LightGen, Split, TokenLosses
+from lightgen_model.model import LightGen
 from pipeline import student
 from pipeline.batches import FeatureBatches, TableRows, TextStates
 from pipeline.checkpoints import TrainingFolder
 from pipeline.config import LoopConfig, RunConfig, StudentConfig, TrainingPhase, load_run
-from pipeline.draws import draw, generator, mean_mask_ratio, row_generators, to_device
+from pipeline.draws import mean_mask_ratio
 from pipeline.features import alignment_of
 from pipeline.parallel import Weights, gathered, recompute_activations
+from pipeline.pretraining_step import PretrainingStep
 from pipeline.records import trackers
 from pipeline.starting import encoders_of, save_weights, start_from
 from pipeline.tables import Manifest
-from pipeline.training import Part, Schedule, fit
+from pipeline.training import Schedule, fit
 from pipeline.watching import Watcher
 
 
@@ -136,7 +135,7 @@ def build_accelerator(
     accelerator = Accelerator(
         cpu=config.device == "cpu",
         mixed_precision="bf16" if precision == "bfloat16" else "no",
-        log_with=trackers(loop.tracker),
+        log_with=trackers(loop.tracker) or None,
         project_dir=place.path / "tracking",
     )
     accelerator.init_trackers(place.stage)
@@ -148,49 +147,6 @@ def flops_of(values: StudentConfig, phase: TrainingPhase) -> float:
     return training_flops(
         values.model, values.model.grid(phase.image_size) ** 2, mean_mask_ratio(values.masking)
     )
-
-
-@dataclass
-class PretrainingStep:
-    """Loss of a part of a global step. Nothing here waits for the device."""
-
-    config: StudentConfig
-    batches: FeatureBatches
-    seed: int
-
-    def __call__(
-        self, model: nn.Module, step: int, part: Part
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        rows = part.of(self.batches.batch_size)
-        generators = row_generators(self.seed, step, rows)
-        batch = self.batches.take(step, rows, generators)
-        draws = draw(
-            self.batches.batch_size,
-            rows,
-            batch.latents.shape[2] * batch.latents.shape[3] // self.config.model.patch_size**2,
-            self.config.model,
-            self.config.masking,
-            generator(self.seed, step),
-            generators,
-        )
-        device = next(model.parameters()).device
-        losses: TokenLosses = model(
-            *(to_device(x, device) for x in batch[:3]),
-            Split.of(draws.mask).map(lambda x: to_device(x, device)),
-            times=to_device(draws.times, device),
-            noise=to_device(draws.noise, device),
-            drop_text=to_device(draws.drop_text, device),
-            features=None if batch.features is None else to_device(batch.features, device),
-        )
-        # Parts have different numbers of masked tokens; the mean is over those of the batch.
-        weight = part.count / draws.batch_total
-        mse, vb = losses.mse.sum() * weight, losses.vb.sum() * weight
-        loss, extras = mse + vb, {"mse": mse.detach(), "vb": vb.detach()}
-        if losses.repa is not None and self.config.model.repa:
-            distance = losses.repa.mean()
-            loss = loss + self.config.model.repa.weight * distance
-            extras["repa"] = distance.detach()
-        return loss, extras
 
 
 def read_upstream(path: Path) -> dict[str, Manifest]:

@@ -20,7 +20,8 @@ from pipeline.batches import TableRows
 from pipeline.checkpoints import TrainingFolder, read_rows
 from pipeline.config import RunConfig, load_run
 from pipeline.parallel import Weights, recompute_activations
-from pipeline.pretraining import PhaseData, PretrainingStep, build_accelerator, flops_of
+from pipeline.pretraining import PhaseData, build_accelerator, flops_of
+from pipeline.pretraining_step import PretrainingStep
 from pipeline.records import LOG
 from pipeline.shapes.grammar import TASKS
 from pipeline.tables import Manifest

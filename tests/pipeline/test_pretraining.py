@@ -3,45 +3,18 @@
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lightgen_model.config import RepaConfig, debug
 from lightgen_model.model import LightGen
+from pipeline import student
 from pipeline.batches import FeatureBatches, TableRows
-from pipeline.config import MaskingConfig, OptimizerConfig, StudentConfig, TrainingPhase
-from pipeline.pretraining import PretrainingStep, flops_of
+from pipeline.pretraining import flops_of, train_student
+from pipeline.pretraining_step import PretrainingStep
+from pipeline.starting import RAW
+from pipeline.states import saved
 from pipeline.training import Part
-from tests.pipeline.test_batches import text_of
-
-CONFIG = StudentConfig(
-    model=debug(),
-    masking=MaskingConfig(distribution="uniform", min_ratio=0.0, per_sample=True),
-    phases=(
-        TrainingPhase(
-            image_size=64, steps=1, batch_size=8, optimizer=OptimizerConfig(learning_rate=1e-3)
-        ),
-    ),
-)
-
-
-def batches() -> FeatureBatches:
-    generator = torch.Generator().manual_seed(0)
-    moments = torch.randn(12 * 32 * 8 * 8, generator=generator).half().numpy()
-    table = pa.table(
-        {
-            "caption_id": ["a", "b"] * 6,
-            "moments": pa.FixedSizeListArray.from_arrays(pa.array(moments), 32 * 8 * 8),
-        }
-    )
-    text = text_of({"zero": 1, "a": 3, "b": 7}, width=128)  # all-zero text would swamp the gradient
-    values = {"cells": 8, "scale": 1.0, "shift": 0.0, "batch_size": 8, "seed": 1}
-    return FeatureBatches.load(TableRows(table), text, **values)  # type: ignore[arg-type]
-
-
-def network() -> LightGen:
-    model = LightGen(debug()).init_weights(torch.Generator().manual_seed(0))
-    with torch.no_grad():  # a last layer of zeros would hide everything before it
-        model.head.net.final.linear.weight.fill_(0.01)
-    return model
+from tests.pipeline.two_processes import CONFIG, batches, network
 
 
 def gradient(num_parts: int) -> tuple[float, torch.Tensor]:
@@ -93,3 +66,56 @@ def test_alignment_adds_its_weight_and_its_tensors_learn() -> None:
     other = TableRows(table.set_column(0, "image_id", [list(range(1, 13))]))
     with pytest.raises(ValueError, match="has other pictures"):
         FeatureBatches.load(source, batches().text, alignment=other, alignment_width=5, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def grown(debug_run, walk, tmp_path):
+    """A student of one phase, and one that grows from it to the next size."""
+    plain = {"evaluation": None, "student.log_every": 1, "student.tracker": "none"}
+    first = debug_run(plain)
+    upstream = walk(first)
+    train_student(first, upstream)
+    place = student.folder(first, upstream)
+    phase = {**first.student.phases[0].model_dump(), "image_size": 128, "steps": 1}
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0}
+    changes = {"student.start": str(place.final), "student.phases": [{**phase, "optimizer": still}]}
+    second = debug_run({**plain, **changes})
+    train_student(second, upstream)
+    return place, student.folder(second, upstream)
+
+
+def test_a_student_grows_from_weights_and_average_of_another_run(grown) -> None:
+    place, after = grown
+    average = load_file(place.final / "model.safetensors")
+    raw = load_file(place.final / RAW)
+    assert not torch.equal(average["text_in.weight"], raw["text_in.weight"])
+    start = load_file(after.path / student.UNTRAINED / "model.safetensors")
+    state = torch.load(saved(after.path / "phase-0-128")[-1], weights_only=True)
+    for name, value in raw.items():
+        assert torch.equal(start[name], value)
+        assert torch.allclose(state["model"][name], value, atol=1e-6)
+        # One step of the warmed-up average: nine tenths of the way to the weights.
+        expected = torch.lerp(average[name], value, 0.9)
+        assert torch.allclose(state["average"][name], expected, atol=1e-6), name
+
+
+def test_the_next_phase_goes_on_with_weights_and_average(debug_run, walk) -> None:
+    phase = {"steps": 2, "batch_size": 4, "optimizer": {"learning_rate": 1e-2, "ema_decay": 0.5}}
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0}
+    phases = [
+        {**phase, "image_size": 64},
+        {**phase, "image_size": 128, "steps": 1, "optimizer": still},
+    ]
+    config = debug_run({"evaluation": None, "student.phases": phases})
+    upstream = walk(config)
+    train_student(config, upstream)
+    place = student.folder(config, upstream).path
+    one, two = (
+        torch.load(saved(place / name)[-1], weights_only=True)
+        for name in ("phase-0-64", "phase-1-128")
+    )
+    assert not torch.equal(one["model"]["text_in.weight"], one["average"]["text_in.weight"])
+    for name, value in one["model"].items():
+        expected = torch.lerp(one["average"][name], value, 0.9)
+        assert torch.allclose(two["average"][name], expected, atol=1e-6), name
+    assert two["position"]["table"] == upstream["features"].snapshots["features_128"].table

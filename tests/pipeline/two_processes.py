@@ -14,20 +14,58 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lightgen_model.config import debug
 from lightgen_model.model import LightGen
-from pipeline.config import LoopConfig, OptimizerConfig, StudentConfig, TrainingPhase
+from pipeline.batches import FeatureBatches, TableRows
+from pipeline.config import (
+    LoopConfig,
+    MaskingConfig,
+    OptimizerConfig,
+    StudentConfig,
+    TrainingPhase,
+)
 from pipeline.parallel import recompute_activations
-from pipeline.pretraining import PretrainingStep
+from pipeline.pretraining_step import PretrainingStep
 from pipeline.states import saved
 from pipeline.training import Part, Schedule, fit
-from tests.pipeline.test_pretraining import CONFIG, batches, network
+from tests.pipeline.test_batches import text_of
 
 STEPS = 6
+CONFIG = StudentConfig(
+    model=debug(),
+    masking=MaskingConfig(distribution="uniform", min_ratio=0.0, per_sample=True),
+    phases=(
+        TrainingPhase(
+            image_size=64, steps=1, batch_size=8, optimizer=OptimizerConfig(learning_rate=1e-3)
+        ),
+    ),
+)
+
+
+def batches() -> FeatureBatches:
+    generator = torch.Generator().manual_seed(0)
+    moments = torch.randn(12 * 32 * 8 * 8, generator=generator).half().numpy()
+    table = pa.table(
+        {
+            "caption_id": ["a", "b"] * 6,
+            "moments": pa.FixedSizeListArray.from_arrays(pa.array(moments), 32 * 8 * 8),
+        }
+    )
+    text = text_of({"zero": 1, "a": 3, "b": 7}, width=128)  # all-zero text would swamp the gradient
+    values = {"cells": 8, "scale": 1.0, "shift": 0.0, "batch_size": 8, "seed": 1}
+    return FeatureBatches.load(TableRows(table), text, **values)  # type: ignore[arg-type]
+
+
+def network() -> LightGen:
+    model = LightGen(debug()).init_weights(torch.Generator().manual_seed(0))
+    with torch.no_grad():  # a last layer of zeros would hide everything before it
+        model.head.net.final.linear.weight.fill_(0.01)
+    return model
 
 
 class Watched:
