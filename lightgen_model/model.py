@@ -73,7 +73,9 @@ class Split(NamedTuple):
 
     @staticmethod
     def of(mask: Tensor) -> "Split":
-        return Split(gather_index(~mask), gather_index(mask))
+        # Where nothing is visible one place is filled up: every tensor then has a gradient, which
+        # training on several processes relies on.
+        return Split(gather_index(~mask, at_least=1), gather_index(mask))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Split":
         """Every tensor changed, such as copied to a device."""
@@ -283,10 +285,14 @@ class LightGen(nn.Module):
         return self.cross_norm(x)
 
 
-def gather_index(chosen: Tensor) -> Places:
-    """Places of the chosen tokens (B, N) bool, in raster order. Waits where `chosen` is."""
+def gather_index(chosen: Tensor, at_least: int = 0) -> Places:
+    """Places of the chosen tokens (B, N) bool, in raster order. Waits where `chosen` is.
+
+    A row has `at_least` so many places, filled up where fewer are chosen.
+    """
     counts = chosen.sum(1)
     least, most = torch.stack(counts.aminmax()).tolist()
+    most = max(most, at_least)
     index = chosen.logical_not().to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
     if least == most:
         return Places(index, None)

@@ -170,8 +170,13 @@ class DpoStep:
             to_device(torch.cat([lengths, lengths]), device),
             split,
         )
-        noise = {"times": draws.times, "noise": draws.noise}
-        return inputs, {n: to_device(torch.cat([x, x]), device) for n, x in noise.items()}
+        # No text is dropped; saying so gives the null text a gradient of zero, which DDP waits for.
+        rest = {
+            "times": draws.times,
+            "noise": draws.noise,
+            "drop_text": torch.zeros(len(rows), dtype=torch.bool),
+        }
+        return inputs, {n: to_device(torch.cat([x, x]), device) for n, x in rest.items()}
 
 
 def check_first_loss(loss: float) -> None:

@@ -228,3 +228,25 @@ def test_alignment_is_a_cosine_distance_and_its_tensors_are_there_when_asked_for
         LightGen(debug()).align_features(states, seen)
     with pytest.raises(ValueError, match=r"repa\.block 3 must be at most decoder_depth 2"):
         ModelConfig(**{**debug().model_dump(), "repa": {"width": 5, "block": 3}})
+
+
+@pytest.mark.parametrize("masked", [[16, 16, 16], [16, 3, 9]])
+def test_no_parameter_is_left_out_where_samples_have_nothing_visible(masked: list[int]) -> None:
+    torch.manual_seed(0)
+    model = LightGen(debug()).init_weights(torch.Generator().manual_seed(0))
+    latents, states, lengths = batch(3)
+    mask = torch.arange(16) < torch.tensor(masked)[:, None]
+    rows = model.num_draws(mask)
+    draws = {"times": torch.full((rows,), 0.5), "noise": torch.ones(rows, 64)}
+    out = model(latents, states, lengths, mask, drop_text=torch.zeros(3).bool(), **draws)
+    out.mse.mean().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    alone = model(
+        latents[:1],
+        states[:1],
+        lengths[:1],
+        mask[:1],
+        times=draws["times"][:32],
+        noise=draws["noise"][:32],
+    )
+    assert torch.allclose(alone.mse, out.mse[:32], atol=1e-5)

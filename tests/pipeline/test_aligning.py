@@ -98,4 +98,5 @@ def test_only_the_policy_learns() -> None:
     step_of(reference)(policy, 0, Part())[0].backward()
     grads = [p.grad for p in policy.parameters() if p.grad is not None]
     assert any(grad.abs().max() > 0 for grad in grads)
+    assert len(grads) == len(list(policy.parameters()))  # several processes wait for every one
     assert all(parameter.grad is None for parameter in reference.parameters())

@@ -29,6 +29,7 @@ JOBS: list[dict[str, Any]] = [
     {"name": "muon", "loop": FSDP2, "kind": "muon"},
     {"name": "nan-ddp", "nan": [1, 3]},
     {"name": "nan-fsdp2", "nan": [1, 3], "loop": FSDP2},
+    {"name": "blind", "blind": True},
     {"name": "resumed-ddp"},
     {"name": "resumed-fsdp2", "loop": FSDP2},
 ]
@@ -109,6 +110,11 @@ def test_a_bad_step_of_one_process_is_skipped_by_all(out: Path, name: str) -> No
     assert curve(out, name, "skipped") == [0, 0, 0, 1, 1, 1]
     assert curve(out, name)[:3] == pytest.approx(curve(out, "one")[:3], rel=1e-5)
     assert weights(out, name).isfinite().all()
+
+
+def test_a_process_whose_pictures_are_all_hidden_holds_nobody_up(out: Path) -> None:
+    assert len(curve(out, "blind")) == two_processes.STEPS
+    assert weights(out, "blind").isfinite().all()
 
 
 def test_a_state_knows_nothing_of_the_processes_that_wrote_it(out: Path) -> None:

@@ -2,7 +2,7 @@
 
 JOBS is JSON, a list of jobs: `name` of its folder, and optionally values of `LoopConfig`, `steps`,
 `nan` (rank and step of a loss that is not finite), `kill` (rank and step at which a process kills
-itself), `model` (values of `ModelConfig`). Each leaves
+itself), `blind` (nothing is visible), `model` (values of `ModelConfig`). Each leaves
 `starts` (the steps it began at), `weights.pt` and `rows-<rank>.json`.
 """
 
@@ -97,7 +97,10 @@ def run(job: Mapping[str, Any], out: Path, accelerator: Accelerator) -> None:
     optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=2, kind=job.get("kind", "adamw"))
     phase = TrainingPhase(image_size=64, steps=STEPS, batch_size=8, optimizer=optimizer)
     shape = CONFIG.model.model_copy(update=job.get("model", {}))
-    config = CONFIG.model_copy(update={"model": shape, "phases": (phase,)})
+    hidden = MaskingConfig(distribution="uniform", min_ratio=1.0)
+    masking = hidden if job.get("blind") else CONFIG.masking
+    changes = {"model": shape, "phases": (phase,), "masking": masking}
+    config = CONFIG.model_copy(update=changes)
     model = network() if shape == debug() else LightGen(shape)
     loop = LoopConfig(
         **{"num_processes": 2, "log_every": 1, "checkpoint_every": 2, **job.get("loop", {})}
