@@ -110,8 +110,7 @@ def fit(
         called = torch.compile(called)  # type: ignore[assignment]
     if schedule.watch_every and first == 0:
         _look(0, state, watch)
-    peak = loop.peak_tflops and loop.peak_tflops * 1e12 * accelerator.num_processes
-    pace = Pace(schedule.samples_per_step, schedule.flops_per_sample, peak)
+    pace = _pace(schedule, loop, accelerator.num_processes)
     records = Records(folder, schedule.steps, first, pace, label, accelerator)
     training = Training(step_loss, optimizer, loop, schedule, accelerator, called, state)
 
@@ -157,6 +156,11 @@ def _resume(
     step, then = state.restore(paths[-1], device)
     check_position(paths[-1], then, position(step))
     return step
+
+
+def _pace(schedule: Schedule, loop: LoopConfig, num_devices: int) -> Pace:
+    peak = None if loop.peak_tflops is None else loop.peak_tflops * 1e12 * num_devices
+    return Pace(schedule.samples_per_step, schedule.flops_per_sample, peak)
 
 
 @dataclass(frozen=True)
