@@ -20,6 +20,7 @@ from pipeline.parallel import recompute_activations, update_average
 from pipeline.states import saved
 from tests.pipeline import two_processes
 
+pytestmark = pytest.mark.slow  # seven processes start, each of which imports torch
 ROOT = Path(__file__).parent.parent.parent
 FSDP2 = {"strategy": "fsdp2"}
 JOBS: list[dict[str, Any]] = [
