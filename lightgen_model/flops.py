@@ -23,6 +23,8 @@ def forward_flops(
     mlp = 2 * config.mlp_ratio * into
     cross = masked * (2 * into + mlp) + length * 2 * into + 4 * masked * length * width
 
+    condition = 2 * width * config.head.width
+
     def block(tokens: float) -> float:
         return tokens * (4 * into + mlp) + 4 * tokens**2 * width
 
@@ -32,7 +34,9 @@ def forward_flops(
         "text": length * (2 * config.text_width * width + into)
         + config.aligner_depth * block(length),
         "cross": masked * into + config.cross_depth * cross,
-        "head": masked * config.head.batch_multiplier * head_flops(config),
+        # The condition is embedded once a token, not once a draw.
+        "head": masked
+        * (condition + config.head.batch_multiplier * (head_flops(config) - condition)),
     }
 
 
