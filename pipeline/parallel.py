@@ -47,7 +47,11 @@ def distribute(model: nn.Module, strategy: str, accelerator: Accelerator) -> nn.
             if isinstance(module, CrossBlock):
                 # Only its MLP: text is projected outside the block's forward pass.
                 fully_shard(module.mlp, mesh=mesh)
-            elif isinstance(module, Block | HeadBlock):
+            elif isinstance(module, HeadBlock):
+                # Layer by layer: modulations are made outside the block's forward pass.
+                for layer in (module.modulation, module.fc1, module.fc2):
+                    fully_shard(layer, mesh=mesh)
+            elif isinstance(module, Block):
                 fully_shard(module, mesh=mesh)
         fully_shard(model, mesh=mesh)
     return model
