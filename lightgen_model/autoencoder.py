@@ -13,8 +13,6 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-LOG_VARIANCE_RANGE = (-30.0, 20.0)  # diffusers' clamp
-
 
 class Autoencoder:
     def __init__(self, vae: AutoencoderKL, device: torch.device | None = None) -> None:
@@ -58,21 +56,6 @@ class Autoencoder:
         z = latents / self.scale + self.shift
         pixels = self.vae.decode(z.to(self.device or self.vae.device, self.vae.dtype)).sample
         return pixels.float().clamp(-1, 1)
-
-
-def draw_latents(
-    moments: Tensor, scale: float, shift: float, generator: torch.Generator | None
-) -> Tensor:
-    """One normalised latent a row of moments; the mean when no generator is given.
-
-    Drawn anew each epoch, as the published cache does (lightgen.md 2.3).
-    """
-    mean, log_variance = moments.float().chunk(2, dim=1)
-    if generator is not None:
-        spread = torch.exp(0.5 * log_variance.clamp(*LOG_VARIANCE_RANGE))
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
-        mean = mean + spread * noise
-    return (mean - shift) * scale
 
 
 def to_pixels(images: Tensor) -> Tensor:

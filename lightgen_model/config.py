@@ -28,6 +28,18 @@ class HeadConfig(BaseModel):
     time_shift: float = Field(0.0)  # flow only: mean of the logit-normal t; above 0 is noisier
 
 
+class RepaConfig(BaseModel):
+    """Representation alignment (REPA, arXiv 2410.06940): in training, hidden states of a decoder
+    block are drawn towards what a frozen vision model sees at the same place."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(ge=1)  # of the vision model's features
+    block: int = Field(8, ge=1)  # after this many decoder blocks
+    hidden: int = Field(2048, ge=1)  # of the projection
+    weight: float = Field(0.5, gt=0)  # of the mean cosine distance in the loss
+
+
 class ModelConfig(BaseModel):
     """Everything that fixes the student's tensors. Equal configs have equal state dicts."""
 
@@ -49,14 +61,25 @@ class ModelConfig(BaseModel):
     attend_padding: bool = True  # True: as published; False: padded text is masked out
     dropout: float = Field(0.1, ge=0, lt=1)
     text_drop: float = Field(0.1, ge=0, lt=1)  # share of samples trained without their caption
+    qk_norm: bool = False  # True: queries and keys are normed in each head; published: not
     head: HeadConfig = HeadConfig()
+    repa: RepaConfig | None = None  # training only; a checkpoint to draw with has none
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "ModelConfig":
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} must be a multiple of num_heads {self.num_heads}")
+        if self.repa and self.repa.block > self.decoder_depth:
+            raise ValueError(
+                f"repa.block {self.repa.block} must be at most decoder_depth {self.decoder_depth}"
+            )
         self.grid(self.base_image_size)
         return self
+
+    @property
+    def drawn(self) -> "ModelConfig":
+        """The same without what only training reads."""
+        return self.model_copy(update={"repa": None})
 
     @property
     def token_dim(self) -> int:

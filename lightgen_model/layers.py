@@ -4,6 +4,7 @@ Shapes: B samples, N query tokens, S key tokens, C width, H heads, G grid side.
 Source: lightgen.md 1.2-1.6; ViT blocks as in arXiv 2010.11929, offset tables as in DINO.
 """
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -46,17 +47,31 @@ def attend(
     return rearrange(out, "b h n d -> b n (h d)")
 
 
+class HeadNorm(nn.RMSNorm):
+    """Root-mean-square norm of each head's queries or keys (arXiv 2302.05442), in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
+
+
+def head_norm(width: int, num_heads: int, wanted: bool) -> nn.Module:
+    return HeadNorm(width // num_heads, NORM_EPS) if wanted else nn.Identity()
+
+
 class SelfAttention(nn.Module):
-    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, width: int, num_heads: int, dropout: float, qk_norm: bool = False) -> None:
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
         self.proj_dropout = nn.Dropout(dropout)
+        self.query_norm = head_norm(width, num_heads, qk_norm)
+        self.key_norm = head_norm(width, num_heads, qk_norm)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         qkv = rearrange(self.qkv(x), "b n (k h d) -> k b h n d", k=3, h=self.num_heads)
         query, key, value = qkv.unbind(0)
+        query, key = self.query_norm(query), self.key_norm(key)
         out = attend(query, key, value, keep, self.dropout if self.training else 0.0)
         return self.proj_dropout(self.proj(out))
 
@@ -64,10 +79,12 @@ class SelfAttention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, width: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
+    def __init__(
+        self, width: int, num_heads: int, mlp_ratio: float, dropout: float, qk_norm: bool = False
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, NORM_EPS)
-        self.attn = SelfAttention(width, num_heads, dropout)
+        self.attn = SelfAttention(width, num_heads, dropout, qk_norm)
         self.norm2 = nn.LayerNorm(width, NORM_EPS)
         self.mlp = Mlp(width, mlp_ratio, dropout)
 
@@ -77,17 +94,23 @@ class Block(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, width: int, num_heads: int, dropout: float, qk_norm: bool = False) -> None:
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
         self.query_linear = nn.Linear(width, width)
         self.kv = nn.Linear(width, 2 * width)
         self.proj = nn.Linear(width, width)
         self.proj_dropout = nn.Dropout(dropout)
+        self.query_norm = head_norm(width, num_heads, qk_norm)
+        self.key_norm = head_norm(width, num_heads, qk_norm)
 
     def project(self, text: Tensor) -> Tensor:
         """Keys and values of the text, heads apart: (2, B, H, S, C / H)."""
-        return rearrange(self.kv(text), "b s (k h d) -> k b h s d", k=2, h=self.num_heads)
+        both = rearrange(self.kv(text), "b s (k h d) -> k b h s d", k=2, h=self.num_heads)
+        if isinstance(self.key_norm, nn.Identity):
+            return both
+        key, value = both.unbind(0)
+        return torch.stack([self.key_norm(key), value])
 
     def forward(self, x: Tensor, keys_values: Tensor, keep: Tensor | None) -> Tensor:
         key, value = keys_values.unbind(0)
@@ -96,7 +119,8 @@ class CrossAttention(nn.Module):
             out = rearrange(value, "b h 1 d -> b 1 (h d)")
         else:
             query = rearrange(self.query_linear(x), "b n (h d) -> b h n d", h=self.num_heads)
-            out = attend(query, key, value, keep, self.dropout if self.training else 0.0)
+            dropout = self.dropout if self.training else 0.0
+            out = attend(self.query_norm(query), key, value, keep, dropout)
         return self.proj_dropout(self.proj(out))
 
 
@@ -107,11 +131,13 @@ class CrossBlock(nn.Module):
     both branches zeroed the block returns LayerNorm(x).
     """
 
-    def __init__(self, width: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
+    def __init__(
+        self, width: int, num_heads: int, mlp_ratio: float, dropout: float, qk_norm: bool = False
+    ) -> None:
         super().__init__()
         self.normq = nn.LayerNorm(width, NORM_EPS)
         self.normkv = nn.LayerNorm(width, NORM_EPS)
-        self.attn = CrossAttention(width, num_heads, dropout)
+        self.attn = CrossAttention(width, num_heads, dropout, qk_norm)
         self.norm2 = nn.LayerNorm(width, NORM_EPS)
         self.mlp = Mlp(width, mlp_ratio, dropout)
 
@@ -124,6 +150,18 @@ class CrossBlock(nn.Module):
         query = self.normq(x)
         x = query + self.attn(query, keys_values, keep)
         return x + self.mlp(self.norm2(x))
+
+
+class Projection(nn.Module):
+    """Three linears with SiLU between (REPA, arXiv 2410.06940): hidden states to another width."""
+
+    def __init__(self, width: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, hidden)
+        self.fc3 = nn.Linear(hidden, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc3(F.silu(self.fc2(F.silu(self.fc1(x)))))
 
 
 def interpolate_positions(table: Tensor, height: int, width: int) -> Tensor:

@@ -48,9 +48,18 @@ def draw_masks(
 ) -> Tensor:
     """Masks (num, N). The first ceil(N * ratio) places of a random order are masked."""
     ratios = mask_ratios(num if per_sample else 1, distribution, min_ratio, generator)
-    counts = torch.ceil(num_tokens * ratios).clamp(1, num_tokens).long().expand(num)
-    ranks = random_orders(num, num_tokens, generator).argsort(dim=1)
-    return ranks < counts[:, None]
+    counts = masked_counts(ratios, num_tokens).expand(num)
+    return masks_of(counts, random_orders(num, num_tokens, generator))
+
+
+def masked_counts(ratios: Tensor, num_tokens: int) -> Tensor:
+    """How many tokens each ratio masks: rounded up, at least one."""
+    return torch.ceil(num_tokens * ratios).clamp(1, num_tokens).long()
+
+
+def masks_of(counts: Tensor, orders: Tensor) -> Tensor:
+    """Masks (B, N) of the first `counts` (B,) places of each order (B, N)."""
+    return orders.argsort(dim=1) < counts[:, None]
 
 
 def tokens_left(num_masked: int, num_iterations: int) -> list[int]:

@@ -11,7 +11,7 @@ Every stage works on the tokens that need it alone: the encoder on visible ones,
 head on those to be predicted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -22,7 +22,13 @@ from torch import Tensor, nn
 
 from lightgen_model.config import ModelConfig
 from lightgen_model.head import DiffusionHead
-from lightgen_model.layers import NORM_EPS, Block, CrossBlock, interpolate_positions
+from lightgen_model.layers import (
+    NORM_EPS,
+    Block,
+    CrossBlock,
+    Projection,
+    interpolate_positions,
+)
 
 INIT_STD = 0.02
 
@@ -56,6 +62,29 @@ class Places:
 
     index: Tensor  # (B, M)
     real: Tensor | None  # (B, M), False where the row is filled up; None: nowhere
+    flat: Tensor | None = None  # (T,) where `real` is True in B * M; None: everywhere
+
+
+class Split(NamedTuple):
+    """A mask as places. Made on the host and copied, it keeps `forward` from waiting."""
+
+    visible: Places
+    masked: Places
+
+    @staticmethod
+    def of(mask: Tensor) -> "Split":
+        # Where nothing is visible one place is filled up: every tensor then has a gradient, which
+        # training on several processes relies on.
+        return Split(gather_index(~mask, at_least=1), gather_index(mask))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Split":
+        """Every tensor changed, such as copied to a device."""
+
+        def changed(places: Places) -> Places:
+            real, flat = (None if x is None else change(x) for x in (places.real, places.flat))
+            return Places(change(places.index), real, flat)
+
+        return Split(changed(self.visible), changed(self.masked))
 
 
 @dataclass(frozen=True)
@@ -65,6 +94,7 @@ class TokenLosses:
     mse: Tensor  # (T,)
     vb: Tensor  # (T,), zero for a flow head
     sample: Tensor  # (T,) which sample of the batch the row belongs to
+    repa: Tensor | None = None  # (B,) mean cosine distance to the vision model's features
 
     def per_sample(self, num_samples: int) -> Tensor:
         """Mean squared error over each sample's masked tokens, (B,). DPO's error."""
@@ -78,7 +108,7 @@ class LightGen(nn.Module):
         super().__init__()
         self.config = config
         width, tokens = config.width, config.grid(config.base_image_size) ** 2
-        shape = (width, config.num_heads, config.mlp_ratio, config.dropout)
+        shape = (width, config.num_heads, config.mlp_ratio, config.dropout, config.qk_norm)
 
         self.encoder_in = nn.Linear(config.token_dim, width)
         self.encoder_in_norm = nn.LayerNorm(width, NORM_EPS)
@@ -104,6 +134,8 @@ class LightGen(nn.Module):
         self.cross_norm = nn.LayerNorm(width, NORM_EPS)
 
         self.head = DiffusionHead(config.head, config.token_dim, width)
+        if config.repa:
+            self.repa = Projection(width, config.repa.hidden, config.repa.width)
 
     def init_weights(self, generator: torch.Generator) -> "LightGen":
         """Xavier linears with zero biases; zero modulations and output, so the head starts at 0."""
@@ -127,27 +159,42 @@ class LightGen(nn.Module):
         latents: Tensor,
         states: Tensor,
         lengths: Tensor,
-        mask: Tensor,
+        mask: Tensor | Split,
         *,
         times: Tensor,
         noise: Tensor,
         drop_text: Tensor | None = None,
+        features: Tensor | None = None,
     ) -> TokenLosses:
         """Losses of the masked tokens. `times` (T,) and `noise` (T, D) hold one draw a row.
 
         T is the number of masked tokens times `head.batch_multiplier`, as `num_draws` tells.
+        `features` (B, N, F) are a vision model's, for a student with `repa`.
         """
         tokens = self.patchify(latents)  # (B, N, D)
         positions = self.positions(self.grid_of(latents))
-        visible, masked = gather_index(~mask), gather_index(mask)  # (B, V), (B, M)
-        hidden = self.decode(self.encode(tokens, visible, positions), visible, positions)
+        visible, masked = Split.of(mask) if isinstance(mask, Tensor) else mask  # (B, V), (B, M)
+        states_by_block: list[Tensor] | None = None if features is None else []
+        encoded = self.encode(tokens, visible, positions)
+        hidden = self.decode(encoded, visible, positions, states_by_block)
         text = self.project(self.align(states, lengths, drop_text))
         conditions = self.condition(hidden, text, masked.index, positions)  # (B, M, C)
         multiplier = self.config.head.batch_multiplier
         targets = _real(take(tokens, masked.index), masked)  # (T / multiplier, D)
         mse, vb = self.head.losses(targets, _real(conditions, masked), times, noise)
-        sample = torch.arange(len(mask), device=mask.device)[:, None].expand_as(masked.index)
-        return TokenLosses(mse, vb, repeat(_real(sample, masked), "t -> (t k)", k=multiplier))
+        sample = torch.arange(len(latents), device=latents.device)[:, None]
+        sample = _real(sample.expand_as(masked.index), masked)
+        repa = None
+        if states_by_block is not None and features is not None:
+            repa = self.align_features(states_by_block, features)
+        return TokenLosses(mse, vb, repeat(sample, "t -> (t k)", k=multiplier), repa)
+
+    def align_features(self, states_by_block: Sequence[Tensor], features: Tensor) -> Tensor:
+        """Mean cosine distance (B,) of projected states to features (B, N, F), at all tokens."""
+        if self.config.repa is None:
+            raise ValueError("features given to a student without repa")
+        projected = self.repa(states_by_block[self.config.repa.block - 1])
+        return 1 - F.cosine_similarity(projected.float(), features.float(), dim=-1).mean(1)
 
     def num_draws(self, mask: Tensor) -> int:
         """Rows T that `forward` wants in `times` and `noise` for this mask."""
@@ -185,13 +232,24 @@ class LightGen(nn.Module):
                 x = block(x, keep)
         return self.encoder_norm(x)
 
-    def decode(self, encoded: Tensor, visible: Places, positions: Positions) -> Tensor:
-        """Visible tokens at their places, the mask token elsewhere; no text. (B, N, C)."""
+    def decode(
+        self,
+        encoded: Tensor,
+        visible: Places,
+        positions: Positions,
+        states_by_block: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Visible tokens at their places, the mask token elsewhere; no text. (B, N, C).
+
+        What leaves each block is put into `states_by_block`.
+        """
         num_tokens = positions.decoder.shape[1]
         x = self.mask_token.expand(len(encoded), num_tokens, -1).to(encoded.dtype)
         x = put(x, visible, self.decoder_in(encoded).to(x.dtype)) + positions.decoder
         for block in self.decoder_blocks:
             x = block(x)
+            if states_by_block is not None:
+                states_by_block.append(x)
         return self.decoder_norm(x)
 
     def align(self, states: Tensor, lengths: Tensor, drop: Tensor | None = None) -> Text:
@@ -227,14 +285,19 @@ class LightGen(nn.Module):
         return self.cross_norm(x)
 
 
-def gather_index(chosen: Tensor) -> Places:
-    """Places of the chosen tokens (B, N) bool, in raster order. Waits for the device."""
+def gather_index(chosen: Tensor, at_least: int = 0) -> Places:
+    """Places of the chosen tokens (B, N) bool, in raster order. Waits where `chosen` is.
+
+    A row has `at_least` so many places, filled up where fewer are chosen.
+    """
     counts = chosen.sum(1)
     least, most = torch.stack(counts.aminmax()).tolist()
+    most = max(most, at_least)
     index = chosen.logical_not().to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
     if least == most:
         return Places(index, None)
-    return Places(index, torch.arange(most, device=chosen.device) < counts[:, None])
+    real = torch.arange(most, device=chosen.device) < counts[:, None]
+    return Places(index, real, real.flatten().nonzero()[:, 0])
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
@@ -256,4 +319,4 @@ def _rows(table: Tensor, index: Tensor) -> Tensor:
 
 def _real(x: Tensor, places: Places) -> Tensor:
     """(B, M, ...) -> (T, ...), without what fills rows up."""
-    return x.flatten(0, 1) if places.real is None else x[places.real]
+    return x.flatten(0, 1) if places.flat is None else x.flatten(0, 1)[places.flat]

@@ -14,27 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
 from lightgen_model import checkpoint
 from lightgen_model.dpo import dpo_loss
-from lightgen_model.model import LightGen, TokenLosses
+from lightgen_model.model import LightGen, Split, TokenLosses
 from pipeline import alignment
-from pipeline.batches import TextStates, batch_rows
+from pipeline.batches import Rows, TableRows, TextStates, batch_rows, position_of
 from pipeline.config import DpoConfig, MaskingConfig, RunConfig
+from pipeline.draws import draw, generator, row_generators, to_device
+from pipeline.parallel import recompute_activations
 from pipeline.preferences import PREFERENCES
-from pipeline.pretraining import (
-    arguments,
-    build_accelerator,
-    draws_for,
-    encoders_of,
-    masks_for,
-    save_weights,
-)
-from pipeline.tables import Manifest, read
-from pipeline.training import Schedule, fit
+from pipeline.pretraining import arguments, build_accelerator
+from pipeline.starting import encoders_of, save_weights
+from pipeline.tables import Manifest
+from pipeline.training import Part, Schedule, fit
 
 # The first step compares equal weights; bf16 may round its loss, nothing else may move it.
 FIRST_LOSS_TOLERANCE = 1e-3
@@ -44,25 +39,39 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     values, student, features = config.dpo, config.student, config.features
     assert values is not None and student is not None and features is not None
     torch.set_float32_matmul_precision(student.matmul_precision)
-    accelerator = build_accelerator(config, student.precision)
     root, place = Path(config.root), alignment.folder(config, upstream)
-    start = root / upstream["student"].checkpoints["student"]
-    reference = checkpoint.load(start, config.device, expected=student.model)
+    accelerator = build_accelerator(config, student.precision, values, place)
+    start, device = root / upstream["student"].checkpoints["student"], str(accelerator.device)
+    reference = checkpoint.load(start, device, expected=student.model.drawn)
     # Eval mode: dropout off, so that policy and reference agree at the first step.
-    policy = checkpoint.load(start, config.device).requires_grad_(True)
+    policy = checkpoint.load(start, device).requires_grad_(True)
+    if values.checkpoint_activations:
+        recompute_activations(policy)
+    gib, snapshots = values.table_memory_gib, upstream["features"].snapshots
+    columns = ["caption_id", "states", "length"]
     pairs = Pairs.load(
-        read(root, upstream["preferences"].snapshots[PREFERENCES.name]),
-        TextStates(read(root, upstream["features"].snapshots["text"])),
+        TableRows.open(
+            root,
+            upstream["preferences"].snapshots[PREFERENCES.name],
+            ["caption_id", "keep", "winner", "loser"],
+            gib,
+        ),
+        TextStates(TableRows.open(root, snapshots["text"], columns, gib)),
         channels=student.model.latent_channels,
     )
     average = fit(
         policy,
         DpoStep(values, student.masking, reference, pairs),
         values.optimizer,
-        Schedule(values.steps, values.log_every, values.checkpoint_every, seed=values.seed),
+        values,
+        Schedule(
+            values.steps,
+            values.batch_size,
+            seed=values.seed,
+            position=lambda step: position_of(pairs.source, values.seed, values.batch_size),
+        ),
         place.path,
         accelerator=accelerator,
-        samples_per_step=values.batch_size,
         label="DPO",
     )
     about = {
@@ -73,37 +82,44 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         "run": config.name,
         **encoders_of(features),
     }
-    save_weights(place.final, student.model, average, about)
-    place.finish(config)
+    if accelerator.is_main_process:
+        save_weights(place.final, student.model.drawn, average, about)
+        place.finish(config)
+    accelerator.end_training()
 
 
 @dataclass(frozen=True)
 class Pairs:
-    winners: Tensor  # (P, c, h, w) normalised latents
-    losers: Tensor  # (P, c, h, w)
-    text_rows: np.ndarray  # (P,)
+    """Pairs that were kept: normalised latents of winner and loser, and their caption's text."""
+
+    source: TableRows
+    kept: Rows  # (P,) rows of the table
+    text_rows: Rows  # (P,)
     text: TextStates
+    channels: int
 
     @staticmethod
-    def load(table: pa.Table, text: TextStates, *, channels: int) -> "Pairs":
-        kept = table.filter(table["keep"])
-        if len(kept) == 0:
+    def load(source: TableRows, text: TextStates, *, channels: int) -> "Pairs":
+        keep = np.array(source.whole("keep").to_pylist(), bool)
+        if not keep.any():
             raise ValueError(
-                f"no preference pairs to learn from: all {len(table)} rows were rejected; "
+                f"no preference pairs to learn from: all {len(keep)} rows were rejected; "
                 "draw more captions or lower preferences.min_margin"
             )
-        return Pairs(
-            _latents(kept["winner"], channels),
-            _latents(kept["loser"], channels),
-            text.rows(kept["caption_id"].to_pylist()),
-            text,
-        )
+        kept = np.flatnonzero(keep)
+        captions = source.whole("caption_id").to_pylist()
+        text_rows = text.rows([captions[row] for row in kept])
+        return Pairs(source, kept, text_rows, text, channels)
 
+    def take(self, pairs: Rows) -> tuple[Tensor, Tensor]:
+        """Latents (B, c, h, w) of the winners, and of the losers."""
+        table = self.source.take(self.kept[pairs])
+        return self._latents(table["winner"].to_pylist()), self._latents(table["loser"].to_pylist())
 
-def _latents(column: pa.ChunkedArray, channels: int) -> Tensor:
-    rows = np.stack([np.frombuffer(bits, np.float16) for bits in column.to_pylist()])
-    side = round((rows.shape[1] / channels) ** 0.5)
-    return torch.from_numpy(rows).float().view(len(rows), channels, side, side)
+    def _latents(self, column: list[bytes]) -> Tensor:
+        rows = np.stack([np.frombuffer(bits, np.float16) for bits in column])
+        side = round((rows.shape[1] / self.channels) ** 0.5)
+        return torch.from_numpy(rows).float().view(len(rows), self.channels, side, side)
 
 
 @dataclass
@@ -113,32 +129,54 @@ class DpoStep:
     reference: LightGen
     pairs: Pairs
 
-    def __call__(self, model: nn.Module, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
-        seed = self.config.seed
-        generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 + step)
-        rows = batch_rows(len(self.pairs.winners), self.config.batch_size, seed, step)
-        states, lengths = self.pairs.text.take(self.pairs.text_rows[rows])
-        chosen = torch.from_numpy(rows)
-        latents = torch.cat([self.pairs.winners[chosen], self.pairs.losers[chosen]])
-        mask = masks_for(latents[: len(rows)], self.reference.config, self.masking, generator)
-        times, noise = draws_for(mask, self.reference.config, generator)
-        device = next(model.parameters()).device
-        batch = (latents, *(torch.cat([x, x]) for x in (states, lengths, mask)))
-        # Rows of the head run sample by sample, so the loser's draws repeat the winner's.
-        draws = {"times": torch.cat([times, times]), "noise": torch.cat([noise, noise])}
-        inputs = [x.to(device) for x in batch]
-        draws = {name: x.to(device) for name, x in draws.items()}
+    def __call__(
+        self, model: nn.Module, step: int, part: Part
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        inputs, draws = self._inputs(step, part, next(model.parameters()).device)
         with torch.no_grad():
             frozen: TokenLosses = self.reference(*inputs, **draws)
         losses: TokenLosses = model(*inputs, **draws)
-        winner, loser = losses.per_sample(len(latents)).chunk(2)
-        winner_reference, loser_reference = frozen.per_sample(len(latents)).chunk(2)
+        num = len(inputs[0])
+        winner, loser = losses.per_sample(num).chunk(2)
+        winner_reference, loser_reference = frozen.per_sample(num).chunk(2)
         out = dpo_loss(winner, loser, winner_reference, loser_reference, self.config.beta)
         if step == 0:
             check_first_loss(float(out.loss.detach()))
         drift = {"winner_drift": out.winner_drift, "loser_drift": out.loser_drift}
         extras = {"accuracy": out.accuracy, **drift}
         return out.loss, {name: value.detach() for name, value in extras.items()}
+
+    def _inputs(
+        self, step: int, part: Part, device: torch.device
+    ) -> tuple[tuple[Tensor, Tensor, Tensor, Split], dict[str, Tensor]]:
+        """Latents, text and masks of a part's winners, then of its losers; times and noise."""
+        size, seed = self.config.batch_size, self.config.seed + 1
+        everyone = batch_rows(len(self.pairs.kept), size, self.config.seed, step)
+        mine = part.of(size)
+        rows = everyone[list(mine)]
+        longest = int(self.pairs.text.lengths[self.pairs.text_rows[everyone]].max())
+        states, lengths = self.pairs.text.take(self.pairs.text_rows[rows], longest)
+        winners, losers = self.pairs.take(rows)
+        tokens = winners[0, 0].numel() // self.reference.config.patch_size**2
+        generators = row_generators(seed, step, mine)
+        shared = generator(seed, step)
+        config = self.reference.config
+        draws = draw(size, mine, tokens, config, self.masking, shared, generators)
+        # Rows of the head run sample by sample, so the loser's draws repeat the winner's.
+        split = Split.of(torch.cat([draws.mask] * 2)).map(lambda x: to_device(x, device))
+        inputs = (
+            to_device(torch.cat([winners, losers]), device),
+            to_device(torch.cat([states, states]), device),
+            to_device(torch.cat([lengths, lengths]), device),
+            split,
+        )
+        # No text is dropped; saying so gives the null text a gradient of zero, which DDP waits for.
+        rest = {
+            "times": draws.times,
+            "noise": draws.noise,
+            "drop_text": torch.zeros(len(rows), dtype=torch.bool),
+        }
+        return inputs, {n: to_device(torch.cat([x, x]), device) for n, x in rest.items()}
 
 
 def check_first_loss(loss: float) -> None:

@@ -17,20 +17,20 @@ from pipeline.checkpoints import (
     subprocess_command,
     training_folder,
 )
-from pipeline.config import DpoConfig, RunConfig
+from pipeline.config import DpoConfig, LoopConfig, RunConfig, load_run
 from pipeline.description import Description, Plot
 from pipeline.plots import loss_plot, preference_plot
 from pipeline.preferences import PREFERENCES
 from pipeline.tables import Manifest, read
 
 STAGE = "dpo"
-VERSION = 1
+VERSION = 2
 CHECKPOINT = "aligned"
 
 
 def slice_of(config: DpoConfig) -> dict[str, object]:
-    """The values that change the weights."""
-    return config.model_dump(mode="json", exclude={"checkpoint_every", "log_every"})
+    """The values that change the weights; how the training is run does not."""
+    return config.model_dump(mode="json", exclude=set(LoopConfig.model_fields))
 
 
 def folder(config: RunConfig, upstream: Mapping[str, Manifest]) -> TrainingFolder:
@@ -45,7 +45,10 @@ def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None
 
 
 def command(config_file: Path, upstream_file: Path) -> list[str]:
-    return subprocess_command("aligning", 1, config_file, upstream_file)
+    """The process that trains; the flow starts it and reads its log."""
+    dpo = load_run(config_file).dpo
+    assert dpo is not None
+    return subprocess_command("aligning", dpo.num_processes, config_file, upstream_file)
 
 
 def describe(

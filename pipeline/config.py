@@ -163,12 +163,18 @@ class FeaturesConfig(Frozen):
     text_length: int = Field(128, ge=1)
     batch_size: int = Field(64, ge=1)
     dtype: Literal["bfloat16", "float32"] = "float32"
+    # A vision transformer for `student.model.repa`: a table of its features beside each size's.
+    alignment_encoder: str | None = None  # folder or hub repository, such as of DINOv2
+    alignment_encoder_revision: str | None = None
 
 
 # --- training ---------------------------------------------------------------------------------
 
 
 class OptimizerConfig(Frozen):
+    # muon: the matrices inside blocks by Muon, the rest by AdamW; one learning rate serves both,
+    # since Muon's updates are scaled to AdamW's size (arXiv 2502.16982).
+    kind: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(0.02, ge=0)
@@ -176,6 +182,44 @@ class OptimizerConfig(Frozen):
     decay: Literal["constant", "cosine"] = "constant"  # after warm-up
     max_grad_norm: float = Field(3.0, gt=0)
     ema_decay: float = Field(0.9999, ge=0, lt=1)  # warmed up: min(decay, (1 + n) / (10 + n))
+
+
+class LoopConfig(Frozen):
+    """How a training is run. What it learns is the same whatever these values are, to rounding."""
+
+    num_processes: int = Field(1, ge=1)
+    strategy: Literal["ddp", "fsdp2"] = "ddp"  # fsdp2: weights, EMA and optimizer state in shards
+    accumulation: int = Field(1, ge=1)  # parts in which a process takes its share of a batch
+    checkpoint_activations: bool = False  # recompute blocks in the backward pass: less memory
+    checkpoint_every: int = Field(1000, ge=1)  # steps
+    keep_last: int = Field(1, ge=1)  # states to keep, the newest ones
+    keep_every: int = Field(0, ge=0)  # steps; states that are kept for good. 0: none
+    log_every: int = Field(50, ge=1)  # steps
+    max_skipped: int = Field(10, ge=0)  # steps in a row whose loss or gradient is not finite
+    tracker: Literal["auto", "tensorboard", "none"] = "auto"  # auto: where it is installed
+    peak_tflops: float | None = Field(None, gt=0)  # of one device, for MFU; None: MFU is not told
+    table_memory_gib: float = Field(8.0, ge=0)  # larger tables are read row by row, not held
+
+    @property
+    def parts(self) -> int:
+        """Equal parts of a global batch: each is one forward pass of one process."""
+        return self.num_processes * self.accumulation
+
+    @model_validator(mode="after")
+    def _shards_need_processes(self) -> "LoopConfig":
+        if self.strategy == "fsdp2" and self.num_processes < 2:
+            raise ValueError(
+                "strategy: fsdp2 shares the weights out; num_processes must be 2 or up"
+            )
+        return self
+
+
+def _divides(place: str, batch_size: int, loop: LoopConfig) -> None:
+    if batch_size % loop.parts:
+        raise ValueError(
+            f"{place}: {batch_size} is not a multiple of {loop.parts} (num_processes "
+            f"{loop.num_processes} x accumulation {loop.accumulation})"
+        )
 
 
 class TrainingPhase(Frozen):
@@ -195,18 +239,23 @@ class MaskingConfig(Frozen):
     per_sample: bool = False
 
 
-class StudentConfig(Frozen):
+class StudentConfig(LoopConfig):
     model: ModelConfig
+    # A checkpoint folder to start from: weights, and the average where it holds both.
+    start: str | None = None
     masking: MaskingConfig = MaskingConfig()
     phases: tuple[TrainingPhase, ...] = Field(min_length=1)
     precision: Literal["float32", "bfloat16"] = "float32"  # autocast; weights stay float32
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     compile: bool = False
-    num_processes: int = Field(1, ge=1)
-    checkpoint_every: int = Field(1000, ge=1)  # steps
-    log_every: int = Field(50, ge=1)
     sample_every: int = Field(2000, ge=1)  # steps between sample sheets and curve points
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> "StudentConfig":
+        for index, phase in enumerate(self.phases):
+            _divides(f"phases.{index}.batch_size", phase.batch_size, self)
+        return self
 
 
 class SamplingConfig(lightgen_model.config.SamplingConfig):
@@ -227,7 +276,7 @@ class PreferencesConfig(Frozen):
     seed: int = 0
 
 
-class DpoConfig(Frozen):
+class DpoConfig(LoopConfig):
     beta: float = Field(5000.0, gt=0)
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)  # pairs
@@ -235,6 +284,11 @@ class DpoConfig(Frozen):
     log_every: int = Field(10, ge=1)
     checkpoint_every: int = Field(200, ge=1)
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "DpoConfig":
+        _divides("batch_size", self.batch_size, self)
+        return self
 
 
 # --- evaluation -------------------------------------------------------------------------------
@@ -316,6 +370,10 @@ def _student_fits(student: StudentConfig, features: FeaturesConfig) -> None:
     for index, phase in enumerate(student.phases):
         _grid(f"student.phases.{index}.image_size", phase.image_size, student)
         _has_features(f"student.phases.{index}.image_size", phase.image_size, features)
+    if student.model.repa and not features.alignment_encoder:
+        raise ValueError(
+            "student.model.repa: needs features.alignment_encoder, the vision model to align with"
+        )
     if features.text_length != student.model.text_length:
         raise ValueError(
             f"student.model.text_length: {student.model.text_length} differs from "

@@ -43,7 +43,7 @@ def draw(
     from lightgen_model.sampling import sample
 
     assert config.student is not None and config.features is not None
-    model = _student(folder, config.device, config.student.model, sampling.precision)
+    model = _student(folder, config.device, config.student.model.drawn, sampling.precision)
     encoder = text_encoder(config.features, config.device)
     for first in range(0, len(captions), sampling.batch_size):
         rows = slice(first, first + sampling.batch_size)

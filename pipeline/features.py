@@ -3,10 +3,12 @@
 In:    `captions`, `images`, and `verdicts` through the run's thresholds.
 Out:   `text`, one row for every caption that has an accepted picture, and for each size `px` a
        table `features_<px>`, one row for every accepted picture drawn at the smallest size that
-       is not below `px`, reduced to `px` where it is larger.
+       is not below `px`, reduced to `px` where it is larger. With `features.alignment_encoder`
+       also `alignment_<px>`: what a vision model sees in the same pictures, in the same order.
 Rerun: encodes only what is new: a shard is named by the captions or pictures that it holds.
 
-Shapes: B rows, C latent channels, h w latent cells (pixels / stride), L text tokens, E text width.
+Shapes: B rows, C latent channels, h w latent cells (pixels / stride), L text tokens, E text width,
+N image tokens, F width of the vision model.
 """
 
 import hashlib
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     # Loaded inside functions: torch takes seconds, and a flow that finds everything needs none.
     from lightgen_model.autoencoder import Autoencoder
     from lightgen_model.text_encoder import TextEncoder
+    from lightgen_model.vision_encoder import VisionEncoder
 
 STAGE = "features"
 CAPTIONS_PER_SHARD = 2048
@@ -62,6 +65,20 @@ TEXT = Table(
         ]
     ),
 )
+
+
+def alignment_table(size: int) -> Table:
+    """A table of its own, so that features are the same with it and without."""
+    fields = [
+        pa.field("image_id", pa.string(), False),
+        # The bits of float16 features (N, F).
+        pa.field("alignment", pa.large_binary(), False, NO_COMPRESSION),
+    ]
+    return Table(name=alignment_of(size), version=1, schema=pa.schema(fields))
+
+
+def alignment_of(size: int) -> str:
+    return f"alignment_{size}"
 
 
 def features_table(size: int, channels: int, stride: int) -> Table:
@@ -91,6 +108,8 @@ def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
     works = _text_works(config, upstream, folders["text"])
     for size in _values(config).image_sizes:
         works += _picture_works(config, upstream, size, folders[name_of(size)])
+        if alignment_of(size) in folders:
+            works += _picture_works(config, upstream, size, folders[alignment_of(size)])
     return works
 
 
@@ -101,7 +120,8 @@ def make(
     progress: Callable[[int], None],
 ) -> list[Shard]:
     table, shard = work.name.split(":")
-    encode = _text_rows if table == "text" else _picture_rows
+    kinds = {"text": _text_rows, "alignment": _alignment_rows}
+    encode = kinds.get(table.split("_")[0], _picture_rows)
     rows = encode(config, upstream, work, progress)
     return [_folders(config)[table].write_shard(shard, rows)]
 
@@ -141,6 +161,17 @@ def _folders(config: RunConfig) -> dict[str, TableFolder]:
         table = features_table(size, model.latent_channels, model.latent_stride)
         source = source_size(config, size)
         folders[table.name] = TableFolder(config.root, table, {**pictures, "drawn at": source})
+        if values.alignment_encoder:
+            seen = {
+                **shared,
+                "encoder": weights_identity(
+                    values.alignment_encoder, values.alignment_encoder_revision
+                ),
+                "drawn at": source,
+                "grid": model.grid(size),
+            }
+            folder = TableFolder(config.root, alignment_table(size), seen)
+            folders[folder.table.name] = folder
     return folders
 
 
@@ -213,6 +244,19 @@ def text_encoder(values: FeaturesConfig, device: str) -> "TextEncoder":
         device,
         getattr(torch, values.dtype),
     )
+
+
+@cache
+def vision_encoder(values: FeaturesConfig, device: str) -> "VisionEncoder":
+    """One a process."""
+    import torch
+
+    from lightgen_model.vision_encoder import VisionEncoder
+
+    assert values.alignment_encoder is not None
+    dtype = getattr(torch, values.dtype)
+    place, revision = values.alignment_encoder, values.alignment_encoder_revision
+    return VisionEncoder.load(place, revision, device, dtype)
 
 
 # --- text ---------------------------------------------------------------------------------------
@@ -321,6 +365,38 @@ def _picture_rows(
         yield encode_pictures(encoder, batch, size, _folders(config)[name_of(size)].table)
         done += len(batch)
         progress(done)
+
+
+def _alignment_rows(
+    config: RunConfig,
+    upstream: Mapping[str, Manifest],
+    work: Work,
+    progress: Callable[[int], None],
+) -> Iterator[pa.RecordBatch]:
+    values, model = _values(config), config.student.model if config.student else ModelConfig()
+    size = int(work.name.split(":")[0].removeprefix("alignment_"))
+    encoder, done = vision_encoder(values, config.device), 0
+    for batch in _in_batches(_accepted_pieces(config, upstream, work), values.batch_size):
+        yield encode_alignment(encoder, batch, model.grid(size), alignment_table(size))
+        done += len(batch)
+        progress(done)
+
+
+def encode_alignment(
+    encoder: "VisionEncoder", rows: pa.Table, grid: int, table: Table
+) -> pa.RecordBatch:
+    """Rows of one batch of pictures, seen at the size that makes `grid` patches a side."""
+    import torch
+
+    from lightgen_model.autoencoder import to_pixels
+
+    pictures = [resized(data, encoder.image_size(grid)) for data in rows["image"].to_pylist()]
+    seen = encoder.encode(to_pixels(torch.from_numpy(np.stack(pictures))))  # (B, N, F)
+    columns = {
+        "image_id": rows["image_id"].to_pylist(),
+        "alignment": [one.tobytes() for one in seen.half().cpu().numpy()],
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=table.schema)
 
 
 def _accepted_pieces(

@@ -69,6 +69,9 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
         lacking += teachers.missing(config.images.teacher, config.images.accept_licence)
     if "verdicts" in stages and config.verdicts:
         lacking += judges.missing(config.verdicts.judge)
+    start = config.student.start if config.student and "student" in stages else None
+    if start and not (Path(start) / "config.json").is_file():
+        lacking.append(f"student.start: {start} is no checkpoint folder")
     if {"features", "preferences", "evaluate"} & set(stages) and config.features:
         lacking += _missing_encoders(config.features)
     if "evaluate" in stages and config.evaluation:
@@ -94,6 +97,11 @@ def _missing_encoders(features: FeaturesConfig) -> list[str]:
         "features.autoencoder": (features.autoencoder, features.autoencoder_revision),
         "features.text_encoder": (features.text_encoder, features.text_encoder_revision),
     }
+    if features.alignment_encoder:
+        wanted["features.alignment_encoder"] = (
+            features.alignment_encoder,
+            features.alignment_encoder_revision,
+        )
     return [
         sentence
         for place, (repository, revision) in wanted.items()

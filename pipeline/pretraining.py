@@ -9,42 +9,29 @@ Flips are never applied: a mirrored picture makes "left of" a lie (lightgen.md 2
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from PIL import Image
-from torch import Tensor, nn
 
-from lightgen_model import checkpoint
-from lightgen_model.autoencoder import Autoencoder, to_images
-from lightgen_model.config import ModelConfig
-from lightgen_model.head import draw_times
-from lightgen_model.masking import draw_masks
-from lightgen_model.model import LightGen, TokenLosses
-from lightgen_model.sampling import sample
-from lightgen_model.text_encoder import TextEncoder
-from pipeline import evaluators, student
-from pipeline.batches import FeatureBatches, TextStates
-from pipeline.checkpoints import CURVE, SAMPLES, Log
-from pipeline.config import (
-    FeaturesConfig,
-    MaskingConfig,
-    RunConfig,
-    StudentConfig,
-    TrainingPhase,
-    load_run,
-)
-from pipeline.evaluators import Evaluator, Prompt
-from pipeline.tables import Manifest, read
-from pipeline.training import Schedule, Weights, fit
-
-NUM_SHOWN = 8  # pictures a row of the sample sheet
-DECODED_AT_ONCE = 32
-CURVE_PROMPTS = 24  # prompts a task behind a point of the learning curve
+from lightgen_model.autoencoder import Autoencoder
+from lightgen_model.flops import training_flops
+from lightgen_model.model import LightGen
+from pipeline import student
+from pipeline.batches import FeatureBatches, TableRows, TextStates
+from pipeline.checkpoints import TrainingFolder
+from pipeline.config import LoopConfig, RunConfig, StudentConfig, TrainingPhase, load_run
+from pipeline.draws import mean_mask_ratio
+from pipeline.features import alignment_of
+from pipeline.parallel import Weights, gathered, recompute_activations
+from pipeline.pretraining_step import PretrainingStep
+from pipeline.records import trackers
+from pipeline.starting import encoders_of, save_weights, start_from
+from pipeline.tables import Manifest
+from pipeline.training import Schedule, fit
+from pipeline.watching import Watcher
 
 
 def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
@@ -52,248 +39,114 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     values, features = config.student, config.features
     assert values is not None and features is not None
     torch.set_float32_matmul_precision(values.matmul_precision)
-    accelerator = build_accelerator(config, values.precision)
     place = student.folder(config, upstream)
-    snapshots = upstream["features"].snapshots
-    text = TextStates(read(Path(config.root), snapshots["text"]))
-    text.require_width(values.model.text_width)
-    autoencoder = Autoencoder.load(
-        features.autoencoder, features.autoencoder_revision, features.autoencoder_subfolder
-    )
-    generator = torch.Generator().manual_seed(values.seed)
-    model = LightGen(values.model).init_weights(generator)
+    accelerator = build_accelerator(config, values.precision, values, place)
+    model = LightGen(values.model).init_weights(torch.Generator().manual_seed(values.seed))
+    average = start_from(Path(values.start), model) if values.start else None
     about = {"stage": "student", "features": upstream["features"].content, "run": config.name}
     about |= encoders_of(features)
     if accelerator.is_main_process:
         save_weights(place.path / student.UNTRAINED, values.model, model.state_dict(), about)
-    average: Weights | None = None
+    if values.checkpoint_activations:
+        recompute_activations(model)
+    watcher = None
+    if accelerator.is_main_process and config.evaluation:
+        watcher = Watcher.build(config, place.path, accelerator.device)
+    data = PhaseData(config, upstream)
     seen = 0
     for index, phase in enumerate(values.phases):
-        batches = FeatureBatches.load(
-            read(Path(config.root), snapshots[f"features_{phase.image_size}"]),
-            text,
-            cells=phase.image_size // values.model.latent_stride,
-            scale=autoencoder.scale,
-            shift=autoencoder.shift,
-            batch_size=phase.batch_size,
-            seed=values.seed + index,
-        )
-        seed = values.seed * 101 + index
-        watcher = Watcher.build(config, autoencoder, place.path, phase, seen)
+        batches, seed = data.batches(index, phase), values.seed * 101 + index
         average = fit(
             model,
-            PretrainingStep(
-                values, batches, seed, accelerator.process_index, accelerator.num_processes
-            ),
+            PretrainingStep(values, batches, seed),
             phase.optimizer,
+            values,
             Schedule(
                 phase.steps,
-                values.log_every,
-                values.checkpoint_every,
-                values.sample_every if watcher else 0,
+                phase.batch_size,
+                values.sample_every if config.evaluation else 0,
                 seed,
+                flops_of(values, phase),
+                batches.position,
             ),
             place.path / student.phase_name(index, phase.image_size),
             accelerator=accelerator,
-            samples_per_step=phase.batch_size,
             compile_model=values.compile,
             average=average,
-            watch=watcher if accelerator.is_main_process else None,
+            watch=partial(look, watcher, phase, seen) if watcher else None,
             label=f"student {phase.image_size} px",
         )
         seen += phase.steps * phase.batch_size
+    assert average is not None
+    raw = gathered(model.state_dict())
     if accelerator.is_main_process:
-        assert average is not None
-        save_weights(place.final, values.model, average, about)
+        save_weights(place.final, values.model, average, about, raw)
         place.finish(config)
+    accelerator.end_training()
 
 
-def save_weights(
-    folder: Path, model: ModelConfig, weights: Weights, about: Mapping[str, object]
-) -> None:
-    """A checkpoint to draw with: in float32, from wherever it was trained."""
-    plain = {name: value.float().cpu() for name, value in weights.items()}
-    checkpoint.save(folder, model, plain, about)
+def look(watcher: Watcher, phase: TrainingPhase, before: int, step: int, average: Weights) -> None:
+    """The start of a later phase was seen at the end of the one before."""
+    if step or not before:
+        watcher.look(before + step * phase.batch_size, phase.image_size, average)
 
 
-def encoders_of(features: FeaturesConfig) -> dict[str, str]:
-    """What a checkpoint says of the VAE and the T5 that it needs to draw; "" is no value."""
-    return {
-        "autoencoder": features.autoencoder,
-        "autoencoder_revision": features.autoencoder_revision or "",
-        "autoencoder_subfolder": features.autoencoder_subfolder,
-        "text_encoder": features.text_encoder,
-        "text_encoder_revision": features.text_encoder_revision or "",
-    }
+class PhaseData:
+    """Opens what each phase is trained on; text is shared by all of them."""
 
-
-def build_accelerator(config: RunConfig, precision: str) -> Accelerator:
-    mixed = "bf16" if precision == "bfloat16" else "no"
-    return Accelerator(cpu=config.device == "cpu", mixed_precision=mixed)
-
-
-@dataclass
-class PretrainingStep:
-    """Loss of one global step; each process takes its contiguous part of the batch."""
-
-    config: StudentConfig
-    batches: FeatureBatches
-    seed: int
-    rank: int = 0
-    num_ranks: int = 1
-
-    def __call__(self, model: nn.Module, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        latents, states, lengths = self.batches.take(step, generator)
-        mask = masks_for(latents, self.config.model, self.config.masking, generator)
-        drop = torch.rand(len(latents), generator=generator) < self.config.model.text_drop
-        times, noise = draws_for(mask, self.config.model, generator)
-        mine, rows = share(mask, len(times), self.rank, self.num_ranks)
-        device = next(model.parameters()).device
-        losses: TokenLosses = model(
-            *(x[mine].to(device) for x in (latents, states, lengths, mask)),
-            times=times[rows].to(device),
-            noise=noise[rows].to(device),
-            drop_text=drop[mine].to(device),
-        )
-        # Processes have different numbers of masked tokens; the mean is over those of the batch.
-        weight = self.num_ranks / len(times)
-        mse, vb = losses.mse.sum() * weight, losses.vb.sum() * weight
-        return mse + vb, {"mse": mse.detach(), "vb": vb.detach()}
-
-
-def share(mask: Tensor, num_draws: int, rank: int, num_ranks: int) -> tuple[slice, slice]:
-    """One process's contiguous part of a global batch: its samples, and their draws."""
-    size, rest = divmod(len(mask), num_ranks)
-    if rest:
-        raise ValueError(f"a batch of {len(mask)} does not divide by {num_ranks} processes")
-    draws = num_draws // int(mask.sum())
-    first, last = rank * size, (rank + 1) * size
-    before, through = int(mask[:first].sum()), int(mask[:last].sum())
-    return slice(first, last), slice(before * draws, through * draws)
-
-
-def masks_for(
-    latents: Tensor, model: ModelConfig, masking: MaskingConfig, generator: torch.Generator
-) -> Tensor:
-    tokens = latents.shape[2] * latents.shape[3] // model.patch_size**2
-    return draw_masks(
-        len(latents),
-        tokens,
-        generator,
-        distribution=masking.distribution,
-        min_ratio=masking.min_ratio,
-        per_sample=masking.per_sample,
-    )
-
-
-def draws_for(
-    mask: Tensor, model: ModelConfig, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Times (T,) and noise (T, D) for the masked tokens of a batch."""
-    rows = int(mask.sum()) * model.head.batch_multiplier
-    noise = torch.randn(rows, model.token_dim, generator=generator)
-    return draw_times(model.head, rows, generator), noise
-
-
-@dataclass
-class Watcher:
-    """Looks at the student while it learns: a strip of pictures and a point of the curve.
-
-    The first prompts of each task are drawn with the same seeds every time.
-    """
-
-    config: RunConfig
-    autoencoder: Autoencoder
-    folder: Path
-    phase: TrainingPhase
-    seen_before: int
-    evaluator: Evaluator
-    prompts: Sequence[Prompt]
-    states: Tensor
-    lengths: Tensor
-
-    @staticmethod
-    def build(
-        config: RunConfig,
-        autoencoder: Autoencoder,
-        folder: Path,
-        phase: TrainingPhase,
-        seen_before: int,
-    ) -> "Watcher | None":
-        if config.evaluation is None or config.features is None:
-            return None
-        evaluator = evaluators.build(config.evaluation.evaluators[0])
-        prompts = first_of_each_task(evaluator.prompts(), CURVE_PROMPTS)
+    def __init__(self, config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
+        assert config.student is not None and config.features is not None
+        self.values, self.root = config.student, Path(config.root)
+        self.snapshots = upstream["features"].snapshots
+        columns = ["caption_id", "states", "length"]
+        gib = self.values.table_memory_gib
+        self.text = TextStates(TableRows.open(self.root, self.snapshots["text"], columns, gib))
+        self.text.require_width(self.values.model.text_width)
         features = config.features
-        encoder = TextEncoder.load(
-            features.text_encoder, features.text_length, features.text_encoder_revision
+        autoencoder = Autoencoder.load(
+            features.autoencoder, features.autoencoder_revision, features.autoencoder_subfolder
         )
-        states, lengths = encoder.encode([prompt.text for prompt in prompts])
-        return Watcher(
-            config, autoencoder, folder, phase, seen_before, evaluator, prompts, states, lengths
-        )
+        self.scale, self.shift = autoencoder.scale, autoencoder.shift
 
-    def __call__(self, step: int, average: Weights) -> None:
-        assert self.config.student is not None
-        if self.seen_before and not step:
-            return  # the last look of the phase before
-        seen = self.seen_before + step * self.phase.batch_size
-        images = self._draw(average)
-        scores = self.evaluator.score([Image.fromarray(image) for image in images], self.prompts)
-        by_task: dict[str, list[bool]] = {}
-        for prompt, score in zip(self.prompts, scores, strict=True):
-            by_task.setdefault(prompt.task, []).append(score.correct)
-        shares = {task: float(np.mean(values)) for task, values in by_task.items()}
-        shown = np.linspace(0, len(self.prompts) - 1, NUM_SHOWN).astype(int).tolist()
-        strip = self.folder / SAMPLES / f"seen-{seen:09d}-{self.phase.image_size}.png"
-        strip.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.concatenate([images[n] for n in shown], axis=1)).save(strip)
-        Log(self.folder / CURVE, seen - 1, key="samples").write(
-            {
-                "samples": seen,
-                "image_size": self.phase.image_size,
-                "scores": {**shares, "mean": float(np.mean(list(shares.values())))},
-                "strip": strip.name,
-                "prompts": [self.prompts[n].text for n in shown],
-            }
+    def batches(self, index: int, phase: TrainingPhase) -> FeatureBatches:
+        snapshot = self.snapshots[f"features_{phase.image_size}"]
+        columns, gib = ["image_id", "caption_id", "moments"], self.values.table_memory_gib
+        repa, alignment = self.values.model.repa, None
+        if repa:
+            seen = self.snapshots[alignment_of(phase.image_size)]
+            alignment = TableRows.open(self.root, seen, ["image_id", "alignment"], gib)
+        return FeatureBatches.load(
+            TableRows.open(self.root, snapshot, columns, gib),
+            self.text,
+            cells=phase.image_size // self.values.model.latent_stride,
+            scale=self.scale,
+            shift=self.shift,
+            batch_size=phase.batch_size,
+            seed=self.values.seed + index,
+            alignment=alignment,
+            alignment_width=repa.width if repa else 0,
         )
 
-    def _draw(self, average: Weights) -> list[np.ndarray]:
-        assert self.config.student is not None and self.config.evaluation is not None
-        model = LightGen(self.config.student.model).eval()
-        model.load_state_dict(average)
-        values = self.config.evaluation.sampling
-        tokens = self.config.student.model.grid(self.phase.image_size) ** 2
-        # A phase may be smaller than what is evaluated, and has at most one iteration a token.
-        iterations = min(values.num_iterations, tokens)
-        sampling = values.model_copy(update={"num_iterations": iterations})
-        images: list[np.ndarray] = []
-        for first in range(0, len(self.prompts), values.batch_size):
-            rows = slice(first, first + values.batch_size)
-            latents = sample(
-                model,
-                self.states[rows],
-                self.lengths[rows],
-                sampling,
-                image_size=self.phase.image_size,
-                seeds=list(range(len(self.prompts)))[rows],
-            )
-            # A few at a time: the VAE's widest layers hold more than the student does.
-            for start in range(0, len(latents), DECODED_AT_ONCE):
-                pixels = self.autoencoder.decode(latents[start : start + DECODED_AT_ONCE])
-                images += list(to_images(pixels).numpy())
-        return images
+
+def build_accelerator(
+    config: RunConfig, precision: str, loop: LoopConfig, place: TrainingFolder
+) -> Accelerator:
+    """Knows the processes, the device and the trackers; every wrong value is found here."""
+    accelerator = Accelerator(
+        cpu=config.device == "cpu",
+        mixed_precision="bf16" if precision == "bfloat16" else "no",
+        log_with=trackers(loop.tracker) or None,
+        project_dir=place.path / "tracking",
+    )
+    accelerator.init_trackers(place.stage)
+    return accelerator
 
 
-def first_of_each_task(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
-    taken: dict[str, int] = {}
-    chosen = []
-    for prompt in prompts:
-        taken[prompt.task] = taken.get(prompt.task, 0) + 1
-        if taken[prompt.task] <= most:
-            chosen.append(prompt)
-    return chosen
+def flops_of(values: StudentConfig, phase: TrainingPhase) -> float:
+    """Work of a training sample, for MFU: text at its full length, what masks leave on average."""
+    return training_flops(
+        values.model, values.model.grid(phase.image_size) ** 2, mean_mask_ratio(values.masking)
+    )
 
 
 def read_upstream(path: Path) -> dict[str, Manifest]:

@@ -24,23 +24,24 @@ from pipeline.checkpoints import (
     subprocess_command,
     training_folder,
 )
-from pipeline.config import RunConfig, StudentConfig, load_run
+from pipeline.config import LoopConfig, RunConfig, StudentConfig, load_run
 from pipeline.description import Description, Grid, Picture, Plot
+from pipeline.features import weights_identity
 from pipeline.pictures import Cell, steps_sheet
 from pipeline.plots import learning_curve, loss_plot
 from pipeline.tables import Manifest
 
 STAGE = "student"
-VERSION = 1
+VERSION = 2
 CHECKPOINT = "student"
 UNTRAINED = "untrained"  # what it started from: the floor of every score
 
 
 def slice_of(config: StudentConfig) -> dict[str, object]:
-    """The values that change the weights; how often to log or save does not."""
-    return config.model_dump(
-        mode="json", exclude={"checkpoint_every", "log_every", "sample_every", "num_processes"}
-    )
+    """The values that change the weights; how the training is run does not."""
+    values = config.model_dump(mode="json", exclude={*LoopConfig.model_fields, "sample_every"})
+    # What the folder holds, not where it lies.
+    return values | ({"start": weights_identity(config.start, None)} if config.start else {})
 
 
 def folder(config: RunConfig, upstream: Mapping[str, Manifest]) -> TrainingFolder:

@@ -1,65 +1,91 @@
 """The one training loop, for the student and for its alignment.
 
 In:    a model, batches as a pure function of the step, a loss, an `OptimizerConfig`.
-Out:   a folder with `log.jsonl` and `state.pt` while it runs; the averaged weights at the end.
-Rerun: goes on from `state.pt`. Whatever is random in a step is a function of (seed, step), so the
-       state is weights, average, optimizer and step, and a resumed run ends bit for bit where an
-       uninterrupted one does (same machine, same number of threads).
+Out:   a folder with `log.jsonl` and `state-<step>.pt` while it runs; the averaged weights at the
+       end.
+Rerun: goes on from the newest state. Whatever is random in a step is a function of (seed, step), so
+       the state is weights, average, optimizer and step, and a resumed run ends bit for bit where
+       an uninterrupted one does (same machine, same processes and threads); with another number of
+       processes it ends there to rounding.
 """
 
-import json
-import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from lightgen_model.checkpoint import publish
-from pipeline.checkpoints import Log
-from pipeline.config import OptimizerConfig
+from pipeline.config import LoopConfig, OptimizerConfig
+from pipeline.optimizers import build_optimizers, learning_rate, take_step
+from pipeline.parallel import (
+    Weights,
+    clip_gradients,
+    distribute,
+    gathered,
+    gradients_stay,
+    shared_out,
+    update_average,
+)
+from pipeline.records import Pace, Records
+from pipeline.states import Position, TrainingState, check_position, drop_old, saved
 
-STATE, LOG = "state.pt", "log.jsonl"
 
-Weights = dict[str, Tensor]
+@dataclass(frozen=True)
+class Part:
+    """One of `count` equal, contiguous parts of a global batch."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, num_rows: int) -> range:
+        """Its rows; ValueError for a batch that the parts do not divide."""
+        size, rest = divmod(num_rows, self.count)
+        if rest:
+            raise ValueError(
+                f"a batch of {num_rows} does not divide by {self.count} (processes x accumulation)"
+            )
+        return range(self.index * size, (self.index + 1) * size)
 
 
 class Step(Protocol):
-    """The loss of one step and what to log beside it."""
+    """The loss of a part of one step, and what to log beside it.
 
-    def __call__(self, model: nn.Module, step: int) -> tuple[Tensor, Mapping[str, Tensor]]: ...
+    The mean of the parts' losses, and of what is logged, is that of the whole batch.
+    """
+
+    def __call__(
+        self, model: nn.Module, step: int, part: Part
+    ) -> tuple[Tensor, Mapping[str, Tensor]]: ...
+
+
+def nowhere(step: int) -> Position:
+    return {}
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train and when to stop for a look."""
+    """How long to train, on how much, and when to stop for a look."""
 
     steps: int
-    log_every: int
-    checkpoint_every: int
+    samples_per_step: int
     watch_every: int = 0  # 0: never
     seed: int = 0
-
-    def at(self, done: int, every: int) -> bool:
-        """Is this the moment for what happens `every` steps and at the end?"""
-        return every > 0 and (done % every == 0 or done == self.steps)
+    flops_per_sample: float | None = None
+    position: Callable[[int], Position] = nowhere  # where the data is before a step
 
 
 def fit(
     model: nn.Module,
     step_loss: Step,
-    optimizer_config: OptimizerConfig,
+    optimizer: OptimizerConfig,
+    loop: LoopConfig,
     schedule: Schedule,
     folder: Path,
     *,
     accelerator: Accelerator,
-    samples_per_step: int,
     compile_model: bool = False,
     average: Weights | None = None,
     watch: Callable[[int, Weights], None] | None = None,
@@ -68,148 +94,133 @@ def fit(
     """Train `model` in place to `schedule.steps`; returns the averaged weights (EMA), float32.
 
     `average` carries the EMA of an earlier phase on; without it the average starts as a copy.
+    `watch` may be given to the main process alone; `schedule.watch_every` is the same for all.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(
-        decay_groups(model, optimizer_config.weight_decay),
-        lr=optimizer_config.learning_rate,
-        betas=optimizer_config.betas,
-        fused=True,
+    called = distribute(model, loop.strategy, accelerator)
+    state = TrainingState(
+        model,
+        build_optimizers(model, optimizer),
+        shared_out(average or gathered(model.state_dict()), model),
+        torch.zeros(3, dtype=torch.int64, device=accelerator.device),
     )
-    plain = model
-    model, optimizer = accelerator.prepare(model, optimizer)
-    average = {
-        name: (average or plain.state_dict())[name].detach().clone().to(value)
-        for name, value in plain.state_dict().items()
-    }
-    first = restore(folder, plain, optimizer, average, accelerator.device)
-    called: nn.Module = torch.compile(model) if compile_model else model  # type: ignore[assignment]
-    if watch and schedule.watch_every and first == 0:
-        watch(0, average)
-    records = Records(schedule, folder, first, samples_per_step, label, accelerator.is_main_process)
+    first = _resume(state, folder, schedule.position, accelerator.device)
+    accelerator.wait_for_everyone()
+    if compile_model:
+        called = torch.compile(called)  # type: ignore[assignment]
+    if schedule.watch_every and first == 0:
+        _look(0, state, watch)
+    pace = _pace(schedule, loop, accelerator.num_processes)
+    records = Records(folder, schedule.steps, first, pace, label, accelerator)
+    training = Training(step_loss, optimizer, loop, schedule, accelerator, called, state)
+
+    def at(done: int, every: int) -> bool:
+        """Is this the moment for what happens `every` steps and at the end?"""
+        return every > 0 and (done % every == 0 or done == schedule.steps)
+
     for step in range(first, schedule.steps):
-        # Dropout is the one thing that draws from the global generator.
-        torch.manual_seed(schedule.seed * 1_000_003 + step)
-        rate = learning_rate(optimizer_config, step, schedule.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with accelerator.autocast():
-            loss, extras = step_loss(called, step)
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(model.parameters(), optimizer_config.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        update_average(average, plain, optimizer_config.ema_decay, step)
-        records.after(step, loss, {"lr": rate, "grad_norm": norm, **extras})
-        if watch and schedule.at(step + 1, schedule.watch_every):
-            watch(step + 1, average)
-        if accelerator.is_main_process and (step + 1) % schedule.checkpoint_every == 0:
-            check_finite(float(loss.detach()), step, folder)
-            save_state(folder, plain, optimizer, average, step + 1)
-    records.bar.close()
-    if accelerator.is_main_process:
-        save_state(folder, plain, optimizer, average, schedule.steps)
-    return average
-
-
-class Records:
-    """A row of `log.jsonl` every few steps, the same row on stdout for the flow, and a bar."""
-
-    def __init__(
-        self,
-        schedule: Schedule,
-        folder: Path,
-        first: int,
-        samples_per_step: int,
-        label: str,
-        is_main_process: bool,
-    ) -> None:
-        self.schedule, self.folder, self.first = schedule, folder, first
-        self.samples_per_step, self.is_main_process = samples_per_step, is_main_process
-        self.log = Log(folder / LOG, first)
-        self.started = time.monotonic()
-        self.bar = tqdm(total=schedule.steps, initial=first, desc=label, unit="step", disable=None)
-
-    def after(self, step: int, loss: Tensor, extras: Mapping[str, Tensor | float]) -> None:
-        """Tell of a step that is done; ValueError when its loss is not finite."""
+        values, bad = training.step(step)
+        records.remember(values, bad)
         done = step + 1
-        self.bar.update()
-        if self.schedule.at(done, self.schedule.log_every):
-            row = {"step": done, "steps": self.schedule.steps, "loss": float(loss.detach())}
-            check_finite(row["loss"], step, self.folder)
-            row |= {name: float(value) for name, value in extras.items()}
-            speed = (done - self.first) * self.samples_per_step
-            row["samples_per_second"] = round(speed / (time.monotonic() - self.started), 1)
-            if self.is_main_process:
-                self.log.write(row)
-                print(json.dumps(row), flush=True)  # the flow reads this
-            self.bar.set_postfix(loss=f"{row['loss']:.4f}")
+        saves, logs = at(done, loop.checkpoint_every), at(done, loop.log_every)
+        if saves or logs or at(done, loop.max_skipped or 1):
+            check_skips(state.skips, loop.max_skipped, folder, step)
+        if logs:
+            rate = learning_rate(optimizer, step, schedule.steps)
+            records.write(done, {"lr": rate, "skipped": int(state.skips[2])})
+        with records.paused():
+            if at(done, schedule.watch_every):
+                _look(done, state, watch)
+            if saves:
+                state.save(folder, done, schedule.position(done), accelerator)
+                if accelerator.is_main_process:
+                    drop_old(folder, loop.keep_last, loop.keep_every)
+    records.bar.close()
+    return gathered(state.average)
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """No decay for vectors, biases and the head (lightgen.md 2.2)."""
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        free = parameter.ndim < 2 or name.endswith(".bias") or name.startswith("head.")
-        (plain if free else decayed).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
+def _look(done: int, state: TrainingState, watch: Callable[[int, Weights], None] | None) -> None:
+    """Every process gives its shards; those with a `watch`, the main one, use the whole."""
+    average = gathered(state.average)
+    if watch:
+        watch(done, average)
 
 
-def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Linear warm-up, then constant or cosine to zero. A pure function of the step."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.decay == "constant":
-        return config.learning_rate
-    share = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-
-
-@torch.no_grad()
-def update_average(average: Weights, model: nn.Module, decay: float, step: int) -> None:
-    """EMA, warmed up so that a short run is not an average of its first steps."""
-    decay = min(decay, (1 + step) / (10 + step))
-    current = model.state_dict()
-    torch._foreach_lerp_(list(average.values()), [current[name] for name in average], 1 - decay)
-
-
-def check_finite(loss: float, step: int, folder: Path) -> None:
-    if not math.isfinite(loss):
-        raise ValueError(
-            f"the loss became {loss} at step {step}; {folder / STATE} holds the last good state: "
-            "lower the learning rate or use float32"
-        )
-
-
-def save_state(folder: Path, model: nn.Module, optimizer: Any, average: Weights, step: int) -> None:
-    part = folder / f".{STATE}.part"
-    state = {
-        "step": step,
-        "model": model.state_dict(),
-        "average": average,
-        "optimizer": optimizer.state_dict(),
-    }
-    torch.save(state, part)
-    publish(part, folder / STATE)
-
-
-def restore(
-    folder: Path, model: nn.Module, optimizer: Any, average: Weights, device: torch.device
+def _resume(
+    state: TrainingState, folder: Path, position: Callable[[int], Position], device: torch.device
 ) -> int:
-    """Load `state.pt` if there is one; returns the step to go on from."""
-    path = folder / STATE
-    if not path.is_file():
+    """Load the newest state if there is one; the step to go on from."""
+    paths = saved(folder)
+    if not paths:
         return 0
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it to start this anew") from error
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    for name, value in state["average"].items():
-        average[name].copy_(value)
-    return int(state["step"])
+    step, then = state.restore(paths[-1], device)
+    check_position(paths[-1], then, position(step))
+    return step
+
+
+def _pace(schedule: Schedule, loop: LoopConfig, num_devices: int) -> Pace:
+    peak = None if loop.peak_tflops is None else loop.peak_tflops * 1e12 * num_devices
+    return Pace(schedule.samples_per_step, schedule.flops_per_sample, peak)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One global step on all processes."""
+
+    step_loss: Step
+    optimizer: OptimizerConfig
+    loop: LoopConfig
+    schedule: Schedule
+    accelerator: Accelerator
+    called: nn.Module
+    state: TrainingState
+
+    def step(self, step: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Loss, norm and extras of this process, and 1 (float) where the step has no effect."""
+        values = self._gradients(step)
+        norm = clip_gradients(self.state.model, self.optimizer.max_grad_norm)
+        # One process's loss is enough to hold the step back on all of them.
+        loss = self.accelerator.reduce(values["loss"], "mean")
+        bad = (~torch.isfinite(loss + norm)).float()
+        rate = learning_rate(self.optimizer, step, self.schedule.steps)
+        take_step(self.state.optimizers, bad, rate)
+        update_average(self.state.average, self.state.model, self.optimizer.ema_decay, step)
+        count_skip(self.state.skips, bad)
+        return {**values, "grad_norm": norm}, bad
+
+    def _gradients(self, step: int) -> dict[str, Tensor]:
+        """Forward and backward over this process's parts; mean loss and extras."""
+        parts = self.loop.accumulation
+        count = self.accelerator.num_processes * parts
+        total: dict[str, Tensor] = {}
+        for number in range(parts):
+            part = Part(self.accelerator.process_index * parts + number, count)
+            # Dropout is the one thing that draws from the global generator.
+            torch.manual_seed((self.schedule.seed * 1_000_003 + step) * 1009 + part.index)
+            with gradients_stay(self.called, number + 1 < parts):
+                with self.accelerator.autocast():
+                    loss, extras = self.step_loss(self.called, step, part)
+                torch.autograd.backward(loss / parts)
+            for name, value in {"loss": loss, **extras}.items():
+                total[name] = total.get(name, 0) + value.detach() / parts
+        return total
+
+
+def count_skip(skips: Tensor, bad: Tensor) -> None:
+    """Count a step in place: skipped in a row, most in a row, in all. Nothing waits for it."""
+    now = bad.to(skips.dtype)
+    skips[0] = (skips[0] + now) * now
+    skips[1] = torch.maximum(skips[1], skips[0])
+    skips[2] += now
+
+
+def check_skips(skips: Tensor, most: int, folder: Path, step: int) -> None:
+    """ValueError when more steps in a row than allowed had no finite loss and gradient."""
+    longest = int(skips[1])
+    if longest > most:
+        good = saved(folder)
+        where = f"{good[-1]} holds the last good state" if good else "no state was saved before"
+        raise ValueError(
+            f"{longest} steps in a row up to step {step} had a loss or gradient that is not "
+            f"finite (max_skipped: {most}); {where}: lower the learning rate or use float32"
+        )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightgen_model.autoencoder import Autoencoder, draw_latents, to_images, to_pixels
+from lightgen_model.autoencoder import Autoencoder, to_images, to_pixels
 
 FOLDER = Path(__file__).parent.parent.parent / "infra" / "models" / "shapes" / "autoencoder"
 
@@ -62,16 +62,3 @@ def test_scale_and_shift_are_applied_and_undone(vae: Autoencoder) -> None:
     z = torch.ones(1, 16, 2, 2)
     plain = vae.vae.decode(z).sample.clamp(-1, 1)
     assert torch.allclose(vae.decode(vae.normalise(z)), plain, atol=1e-5)
-
-
-def test_drawn_latents_have_the_spread_that_the_moments_say() -> None:
-    log_variance = torch.log(torch.tensor(0.25))
-    moments = torch.cat(
-        [torch.full((500, 4, 4, 4), 3.0), torch.full((500, 4, 4, 4), log_variance)], 1
-    )
-    drawn = draw_latents(moments, 2.0, 1.0, torch.Generator().manual_seed(0))
-    assert drawn.mean().item() == pytest.approx((3 - 1) * 2, abs=0.02)
-    assert drawn.std().item() == pytest.approx(0.5 * 2, abs=0.02)
-    assert draw_latents(moments, 2.0, 1.0, None).unique().tolist() == [4.0]
-    again = draw_latents(moments, 2.0, 1.0, torch.Generator().manual_seed(0))
-    assert torch.equal(drawn, again)

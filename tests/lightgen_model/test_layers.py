@@ -2,9 +2,16 @@
 
 import pytest
 import torch
+from torch import nn
 
 from lightgen_model import layers
-from lightgen_model.layers import CrossBlock, SelfAttention, interpolate_positions
+from lightgen_model.layers import (
+    Block,
+    CrossAttention,
+    CrossBlock,
+    SelfAttention,
+    interpolate_positions,
+)
 
 
 def test_a_cross_block_without_branches_returns_its_normed_query() -> None:
@@ -52,3 +59,29 @@ def test_masked_keys_do_not_matter() -> None:
     other = x.clone()
     other[:, 4:] = 100.0
     assert torch.allclose(attention(x, keep)[:, :4], attention(other, keep)[:, :4], atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [Block, CrossBlock])
+def test_normed_heads_bound_the_scores_and_are_absent_when_off(block: type[nn.Module]) -> None:
+    plain, normed = block(32, 4, 4.0, 0.0), block(32, 4, 4.0, 0.0, True)
+    extra = set(normed.state_dict()) - set(plain.state_dict())
+    assert extra == {"attn.query_norm.weight", "attn.key_norm.weight"}
+    assert set(plain.state_dict()) < set(normed.state_dict())
+    assert normed.attn.query_norm.weight.shape == (8,)  # type: ignore[union-attr]
+
+
+def test_the_scale_of_queries_and_keys_does_not_matter_once_normed() -> None:
+    attention, x = SelfAttention(32, 4, 0.0, qk_norm=True), torch.randn(2, 5, 32)
+    before = attention(x)
+    with torch.no_grad():
+        attention.qkv.weight[:64] *= 50
+        attention.qkv.bias[:64] *= 50
+    assert torch.allclose(before, attention(x), atol=1e-5)
+    cross, text = CrossAttention(32, 4, 0.0, qk_norm=True), torch.randn(2, 3, 32)
+    read = cross(x, cross.project(text), None)
+    with torch.no_grad():
+        for linear in (cross.query_linear.weight, cross.query_linear.bias):
+            linear *= 50
+        cross.kv.weight[:32] *= 50
+        cross.kv.bias[:32] *= 50
+    assert torch.allclose(read, cross(x, cross.project(text), None), atol=1e-5)

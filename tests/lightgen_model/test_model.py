@@ -7,13 +7,14 @@ from torch import Tensor
 from lightgen_model.config import (
     HeadConfig,
     ModelConfig,
+    RepaConfig,
     debug,
     lightgen_base,
     lightgen_published,
     tiny,
 )
 from lightgen_model.head import draw_times
-from lightgen_model.model import LightGen, Text, gather_index
+from lightgen_model.model import LightGen, Split, Text, gather_index
 
 
 def batch(size: int = 4, length: int = 6) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,9 +149,11 @@ def test_any_number_of_masked_tokens_trains(model: LightGen, count: int) -> None
 
 def test_every_parameter_gets_a_gradient() -> None:
     torch.manual_seed(0)
+    repa = RepaConfig(width=5, block=1, hidden=7)
     for kind in ("ddpm", "flow"):
         head = HeadConfig(kind=kind, depth=1, width=24, batch_multiplier=2)  # type: ignore[arg-type]
-        model = LightGen(debug().model_copy(update={"head": head}))
+        changes = {"head": head, "qk_norm": True, "repa": repa}
+        model = LightGen(debug().model_copy(update=changes))
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
         latents, states, lengths = batch(3)
@@ -164,8 +167,10 @@ def test_every_parameter_gets_a_gradient() -> None:
             times=draw_times(head, rows, torch.Generator().manual_seed(0)),
             noise=torch.randn(rows, 64),
             drop_text=torch.tensor([True, False, False]),
+            features=torch.randn(3, 16, 5),
         )
-        (out.mse + out.vb).mean().backward()
+        assert out.repa is not None
+        ((out.mse + out.vb).mean() + out.repa.mean()).backward()
         missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
         assert missing == []
 
@@ -196,3 +201,52 @@ def test_impossible_sizes_are_refused() -> None:
         debug().grid(72)
     with pytest.raises(ValueError, match="width 30 must be a multiple of num_heads 4"):
         ModelConfig(width=30, num_heads=4)
+
+
+def test_places_made_before_give_the_same_losses(model: LightGen) -> None:
+    latents, states, lengths = batch(3)
+    mask = torch.rand(3, 16, generator=torch.Generator().manual_seed(4)) < 0.6
+    rows = model.num_draws(mask)
+    draws = {"times": torch.full((rows,), 0.5), "noise": torch.ones(rows, 64)}
+    split = Split.of(mask).map(torch.clone)
+    plain = model(latents, states, lengths, mask, **draws)
+    given = model(latents, states, lengths, split, **draws)
+    assert torch.equal(plain.mse, given.mse)
+    assert torch.equal(plain.sample, given.sample)
+
+
+def test_alignment_is_a_cosine_distance_and_its_tensors_are_there_when_asked_for() -> None:
+    repa = RepaConfig(width=5, block=2, hidden=7)
+    model = LightGen(debug().model_copy(update={"repa": repa}))
+    extra = set(model.state_dict()) - set(LightGen(debug()).state_dict())
+    assert {name.split(".")[0] for name in extra} == {"repa"}
+    states = [torch.randn(3, 16, 32) for _ in range(2)]
+    seen = model.repa(states[1]).detach()
+    assert torch.allclose(model.align_features(states, 3 * seen), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(model.align_features(states, -seen), torch.full((3,), 2.0), atol=1e-5)
+    with pytest.raises(ValueError, match="without repa"):
+        LightGen(debug()).align_features(states, seen)
+    with pytest.raises(ValueError, match=r"repa\.block 3 must be at most decoder_depth 2"):
+        ModelConfig(**{**debug().model_dump(), "repa": {"width": 5, "block": 3}})
+
+
+@pytest.mark.parametrize("masked", [[16, 16, 16], [16, 3, 9]])
+def test_no_parameter_is_left_out_where_samples_have_nothing_visible(masked: list[int]) -> None:
+    torch.manual_seed(0)
+    model = LightGen(debug()).init_weights(torch.Generator().manual_seed(0))
+    latents, states, lengths = batch(3)
+    mask = torch.arange(16) < torch.tensor(masked)[:, None]
+    rows = model.num_draws(mask)
+    draws = {"times": torch.full((rows,), 0.5), "noise": torch.ones(rows, 64)}
+    out = model(latents, states, lengths, mask, drop_text=torch.zeros(3).bool(), **draws)
+    out.mse.mean().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    alone = model(
+        latents[:1],
+        states[:1],
+        lengths[:1],
+        mask[:1],
+        times=draws["times"][:32],
+        noise=draws["noise"][:32],
+    )
+    assert torch.allclose(alone.mse, out.mse[:32], atol=1e-5)

@@ -4,6 +4,7 @@ import json
 
 import pyarrow.compute as pc
 import pytest
+import yaml
 
 from pipeline import alignment, preferences
 from pipeline.tables import read
@@ -45,6 +46,13 @@ def test_the_pairs_that_were_kept_are_counted_and_the_curves_shown(aligned):
     assert [plot.title for plot in seen.plots] == ["DPO loss", "Accuracy and errors"]
 
 
-def test_the_command_is_one_process(tmp_path):
-    command = alignment.command(tmp_path / "run.yaml", tmp_path / "upstream.json")
-    assert command[1:3] == ["-m", "pipeline.aligning"]
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_the_command_is_as_many_processes_as_the_run_says(debug_run, tmp_path, num_processes):
+    run = tmp_path / "debug.yaml"
+    debug_run()
+    values = yaml.safe_load(run.read_text())
+    values["dpo"]["num_processes"] = num_processes
+    run.write_text(yaml.safe_dump(values))
+    command = alignment.command(run, tmp_path / "upstream.json")
+    assert "pipeline.aligning" in command
+    assert ("--nproc-per-node" in command) == (num_processes == 2)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import Dinov2Config, Dinov2Model
 
 from lightgen_model.autoencoder import to_pixels
 from pipeline import features
@@ -140,3 +141,28 @@ def test_the_description_counts_and_shows(debug_run, walk):
     assert seen.kept == snapshots["features_64"].rows + snapshots["features_128"].rows
     assert seen.rows_in == upstream["verdicts"].snapshots["verdicts"].rows
     assert Image.open(io.BytesIO(seen.pictures[0].jpeg)).width > 400
+
+
+@pytest.fixture(scope="module")
+def vision_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    place = tmp_path_factory.mktemp("dino")
+    Dinov2Model(Dinov2Config(**sizes, patch_size=14, image_size=56)).save_pretrained(place)
+    return str(place)
+
+
+def test_a_vision_model_adds_tables_and_changes_none(debug_run, walk, make, vision_model):
+    config, plain = debug_run({"features.alignment_encoder": vision_model}), debug_run()
+    before = walk(plain)["features"]
+    upstream = walk(plain, "verdicts")
+    assert features.find(config, upstream) is None
+    after, made = make(features, config, upstream)
+    assert {name.split(":")[0] for name in made} == {"alignment_64", "alignment_128"}
+    assert {name: after.snapshots[name] for name in before.snapshots} == before.snapshots
+    for size in (64, 128):
+        seen = read(config.root, after.snapshots[f"alignment_{size}"])
+        rows = read(config.root, after.snapshots[f"features_{size}"])
+        assert seen["image_id"].equals(rows["image_id"])
+        tokens = (size // 16) ** 2
+        assert {len(bits) for bits in seen["alignment"].to_pylist()} == {tokens * 16 * 2}

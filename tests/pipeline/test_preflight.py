@@ -64,3 +64,10 @@ def test_a_gpu_is_seen_through_the_driver(monkeypatch: pytest.MonkeyPatch) -> No
     answer = subprocess.CompletedProcess([], 0, "GPU 0: something\n", "")
     monkeypatch.setattr("subprocess.run", lambda *args, **kwargs: answer)
     assert preflight.has_gpu()
+
+
+def test_a_start_that_is_no_checkpoint_is_named_for_the_student_alone(tmp_path: Path) -> None:
+    run = load_run("tiny", {"student.start": str(tmp_path)})
+    (line,) = preflight.missing(run, ["student"])
+    assert line == f"student.start: {tmp_path} is no checkpoint folder"
+    assert preflight.missing(run, ["captions"]) == []

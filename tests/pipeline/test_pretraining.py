@@ -1,63 +1,121 @@
 """One step of pre-training: the same whatever the number of processes."""
 
-import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from lightgen_model.config import debug
+from lightgen_model.config import RepaConfig, debug
 from lightgen_model.model import LightGen
-from pipeline.batches import FeatureBatches, TextStates
-from pipeline.config import MaskingConfig, OptimizerConfig, StudentConfig, TrainingPhase
-from pipeline.evaluators import Prompt
-from pipeline.pretraining import PretrainingStep, first_of_each_task, share
-from tests.pipeline.test_batches import text_table
-
-CONFIG = StudentConfig(
-    model=debug(),
-    masking=MaskingConfig(distribution="uniform", min_ratio=0.0, per_sample=True),
-    phases=(
-        TrainingPhase(
-            image_size=64, steps=1, batch_size=8, optimizer=OptimizerConfig(learning_rate=1e-3)
-        ),
-    ),
-)
+from pipeline import student
+from pipeline.batches import FeatureBatches, TableRows
+from pipeline.pretraining import flops_of, train_student
+from pipeline.pretraining_step import PretrainingStep
+from pipeline.starting import RAW
+from pipeline.states import saved
+from pipeline.training import Part
+from tests.pipeline.two_processes import CONFIG, batches, network
 
 
-def batches() -> FeatureBatches:
-    generator = torch.Generator().manual_seed(0)
-    moments = torch.randn(12, 32, 8, 8, generator=generator).half()
-    text = TextStates(text_table({"a": 3, "b": 7}, width=128))
-    rows = np.array([0, 1] * 6)
-    return FeatureBatches(moments, rows, text, scale=1.0, shift=0.0, batch_size=8, seed=1)
-
-
-def gradient(num_ranks: int) -> tuple[float, torch.Tensor]:
+def gradient(num_parts: int) -> tuple[float, torch.Tensor]:
     """Loss and one gradient as data-parallel training would average them."""
-    model = LightGen(debug()).init_weights(torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        model.head.net.final.linear.weight.fill_(0.01)
-    total = 0.0
-    for rank in range(num_ranks):
-        loss, _ = PretrainingStep(CONFIG, batches(), 3, rank, num_ranks)(model, step=5)
-        (loss / num_ranks).backward()
-        total += float(loss.detach()) / num_ranks
+    model, total = network(), 0.0
+    for index in range(num_parts):
+        step = PretrainingStep(CONFIG, batches(), 3)
+        loss, _ = step(model, 5, Part(index, num_parts))
+        (loss / num_parts).backward()
+        total += float(loss.detach()) / num_parts
     grad = model.head.net.final.linear.weight.grad
     assert grad is not None
     return total, grad
 
 
-@pytest.mark.parametrize("num_ranks", [2, 4])
-def test_processes_share_a_batch_without_changing_it(num_ranks: int) -> None:
-    (loss, grad), (other_loss, other_grad) = gradient(1), gradient(num_ranks)
+@pytest.mark.parametrize("num_parts", [2, 4])
+def test_parts_share_a_batch_without_changing_it(num_parts: int) -> None:
+    (loss, grad), (other_loss, other_grad) = gradient(1), gradient(num_parts)
     assert other_loss == pytest.approx(loss, rel=1e-5)
     assert torch.allclose(grad, other_grad, atol=1e-5)
 
 
-def test_a_batch_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="a batch of 8 does not divide by 3 processes"):
-        share(torch.ones(8, 4, dtype=torch.bool), 64, 0, 3)
+def test_a_sample_is_more_work_at_a_higher_resolution() -> None:
+    small, large = CONFIG.phases[0], CONFIG.phases[0].model_copy(update={"image_size": 128})
+    assert 2 < flops_of(CONFIG, large) / flops_of(CONFIG, small) < 8
 
 
-def test_the_curve_sees_every_task() -> None:
-    prompts = [Prompt(n, task, "a circle") for n, task in enumerate("aababbccc")]
-    assert [p.index for p in first_of_each_task(prompts, 2)] == [0, 1, 2, 4, 6, 7]
+def test_alignment_adds_its_weight_and_its_tensors_learn() -> None:
+    repa = RepaConfig(width=5, block=1, hidden=7, weight=0.5)
+    shape = debug().model_copy(update={"repa": repa})
+    config = CONFIG.model_copy(update={"model": shape})
+    seen = torch.randn(12, 16, 5, generator=torch.Generator().manual_seed(0)).half().numpy()
+    table = pa.table({"image_id": list(range(12)), "alignment": [one.tobytes() for one in seen]})
+    source = TableRows(batches().source.held.append_column("image_id", table["image_id"]))
+    given = {"cells": 8, "scale": 1.0, "shift": 0.0, "batch_size": 8, "seed": 1}
+    data = FeatureBatches.load(
+        source,
+        batches().text,
+        alignment=TableRows(table),
+        alignment_width=5,
+        **given,  # type: ignore[arg-type]
+    )
+    model = LightGen(shape).init_weights(torch.Generator().manual_seed(0))
+    loss, extras = PretrainingStep(config, data, 3)(model, 5, Part())
+    expected = extras["mse"] + extras["vb"] + 0.5 * extras["repa"]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    assert model.repa.fc1.weight.grad.abs().max() > 0
+    other = TableRows(table.set_column(0, "image_id", [list(range(1, 13))]))
+    with pytest.raises(ValueError, match="has other pictures"):
+        FeatureBatches.load(source, batches().text, alignment=other, alignment_width=5, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def grown(debug_run, walk, tmp_path):
+    """A student of one phase, and one that grows from it to the next size."""
+    plain = {"evaluation": None, "student.log_every": 1, "student.tracker": "none"}
+    first = debug_run(plain)
+    upstream = walk(first)
+    train_student(first, upstream)
+    place = student.folder(first, upstream)
+    phase = {**first.student.phases[0].model_dump(), "image_size": 128, "steps": 1}
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0}
+    changes = {"student.start": str(place.final), "student.phases": [{**phase, "optimizer": still}]}
+    second = debug_run({**plain, **changes})
+    train_student(second, upstream)
+    return place, student.folder(second, upstream)
+
+
+def test_a_student_grows_from_weights_and_average_of_another_run(grown) -> None:
+    place, after = grown
+    average = load_file(place.final / "model.safetensors")
+    raw = load_file(place.final / RAW)
+    assert not torch.equal(average["text_in.weight"], raw["text_in.weight"])
+    start = load_file(after.path / student.UNTRAINED / "model.safetensors")
+    state = torch.load(saved(after.path / "phase-0-128")[-1], weights_only=True)
+    for name, value in raw.items():
+        assert torch.equal(start[name], value)
+        assert torch.allclose(state["model"][name], value, atol=1e-6)
+        # One step of the warmed-up average: nine tenths of the way to the weights.
+        expected = torch.lerp(average[name], value, 0.9)
+        assert torch.allclose(state["average"][name], expected, atol=1e-6), name
+
+
+def test_the_next_phase_goes_on_with_weights_and_average(debug_run, walk) -> None:
+    phase = {"steps": 2, "batch_size": 4, "optimizer": {"learning_rate": 1e-2, "ema_decay": 0.5}}
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0}
+    phases = [
+        {**phase, "image_size": 64},
+        {**phase, "image_size": 128, "steps": 1, "optimizer": still},
+    ]
+    config = debug_run({"evaluation": None, "student.phases": phases})
+    upstream = walk(config)
+    train_student(config, upstream)
+    place = student.folder(config, upstream).path
+    one, two = (
+        torch.load(saved(place / name)[-1], weights_only=True)
+        for name in ("phase-0-64", "phase-1-128")
+    )
+    assert not torch.equal(one["model"]["text_in.weight"], one["average"]["text_in.weight"])
+    for name, value in one["model"].items():
+        expected = torch.lerp(one["average"][name], value, 0.9)
+        assert torch.allclose(two["average"][name], expected, atol=1e-6), name
+    assert two["position"]["table"] == upstream["features"].snapshots["features_128"].table

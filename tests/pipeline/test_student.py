@@ -1,6 +1,7 @@
 """The student as the flow sees it: found or not, its command, its loss, curve and samples."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def test_how_often_it_logs_saves_and_looks_changes_no_weights(trained, debug_run
     _, manifest = trained
     seldom = debug_run(
         {f"student.{name}_every": 9 for name in ("log", "checkpoint", "sample")}
-        | {"student.num_processes": 2}
+        | {"student.num_processes": 2, "student.accumulation": 2, "student.strategy": "fsdp2"}
+        | {"student.keep_last": 3, "student.checkpoint_activations": True}
     )
     assert student.find(seldom, UPSTREAM) == manifest
 
@@ -92,3 +94,15 @@ def test_the_command_trains_in_as_many_processes_as_the_run_says(debug_run, tmp_
         *("-m", "pipeline.pretraining", "--config", str(run)),
         *("--upstream", str(tmp_path / "upstream.json")),
     ]
+
+
+def test_a_start_is_what_its_folder_holds(trained, debug_run, tmp_path):
+    config, _ = trained
+    final = student.folder(config, UPSTREAM).final
+    copy = tmp_path / "copy"
+    shutil.copytree(final, copy)
+    one, same = (debug_run({"student.start": str(place)}) for place in (final, copy))
+    assert student.folder(one, UPSTREAM) == student.folder(same, UPSTREAM)
+    assert student.folder(one, UPSTREAM) != student.folder(config, UPSTREAM)
+    (copy / "config.json").write_text("{}")
+    assert student.folder(same, UPSTREAM) != student.folder(one, UPSTREAM)

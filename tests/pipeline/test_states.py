@@ -1,0 +1,41 @@
+"""States: how many stay, and which ones are refused."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.states import check_position, saved
+from tests.pipeline.test_training import train
+
+
+def steps(folder: Path) -> list[int]:
+    return [int(path.stem.removeprefix("state-")) for path in saved(folder)]
+
+
+def test_the_newest_states_and_those_to_keep_for_good_stay(tmp_path: Path) -> None:
+    train(tmp_path / "one", steps=21)
+    train(tmp_path / "three", steps=21, keep_last=3)
+    train(tmp_path / "eighths", steps=21, keep_last=2, keep_every=8)
+    assert steps(tmp_path / "one") == [21]
+    assert steps(tmp_path / "three") == [16, 20, 21]
+    assert steps(tmp_path / "eighths") == [8, 16, 20, 21]
+    assert [path.name for path in (tmp_path / "one").glob(".*")] == []
+
+
+@pytest.mark.parametrize("left", [0, 3, 1000, -1])
+def test_a_damaged_state_is_named_and_the_one_before_goes_on(tmp_path: Path, left: int) -> None:
+    train(tmp_path, steps=8, keep_last=2)
+    state = saved(tmp_path)[-1]
+    state.write_bytes(state.read_bytes()[:left])
+    with pytest.raises(ValueError, match=rf"(?s){state} is damaged .* delete it"):
+        train(tmp_path, steps=8)
+    state.unlink()
+    train(tmp_path, steps=8, keep_last=2)
+    assert steps(tmp_path) == [4, 8]
+
+
+def test_a_state_of_other_data_is_refused() -> None:
+    then = {"table": "features_64-ab", "version": 3, "seed": 0}
+    check_position(Path("state"), then, dict(then))
+    with pytest.raises(ValueError, match=r"state was made with other data \(version 3 against 4\)"):
+        check_position(Path("state"), then, {**then, "version": 4})
