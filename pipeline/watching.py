@@ -92,6 +92,8 @@ class Watcher:
             model = LightGen(self.config.student.model.drawn).eval()
         model.load_state_dict({name: average[name] for name in model.state_dict()})
         values = self.config.evaluation.sampling
+        if values.precision == "bfloat16":
+            model = model.to(torch.bfloat16)
         tokens = self.config.student.model.grid(image_size) ** 2
         # A phase may be smaller than what is evaluated, and has at most one iteration a token.
         iterations = min(values.num_iterations, tokens)
