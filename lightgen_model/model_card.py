@@ -88,7 +88,7 @@ well, see below. The autoencoder and the text encoder in this folder keep their 
 def render(config: ModelConfig, num_parameters: int, about: Mapping[str, str]) -> str:
     """The card's text."""
     about = {name: _public(value) for name, value in about.items()}
-    known = {name: about.get(name, UNKNOWN) for name in NAMED}
+    known = {name: about.get(name) or UNKNOWN for name in NAMED}
     licence = known.pop("licence")
     rest = [f"- {name}: {value}" for name, value in sorted(about.items()) if name not in NAMED]
     data = ModelCardData(

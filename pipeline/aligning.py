@@ -27,7 +27,7 @@ from pipeline.draws import draw, generator, row_generators, to_device
 from pipeline.parallel import recompute_activations
 from pipeline.preferences import PREFERENCES
 from pipeline.pretraining import arguments, build_accelerator
-from pipeline.starting import encoders_of, save_weights
+from pipeline.starting import origins_of, save_weights
 from pipeline.tables import Manifest
 from pipeline.training import Part, Schedule, fit
 
@@ -36,8 +36,8 @@ FIRST_LOSS_TOLERANCE = 1e-3
 
 
 def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
-    values, student, features = config.dpo, config.student, config.features
-    assert values is not None and student is not None and features is not None
+    values, student = config.dpo, config.student
+    assert values is not None and student is not None
     torch.set_float32_matmul_precision(student.matmul_precision)
     root, place = Path(config.root), alignment.folder(config, upstream)
     accelerator = build_accelerator(config, student.precision, values, place)
@@ -80,7 +80,7 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         "student": upstream["student"].content,
         "preferences": upstream["preferences"].content,
         "run": config.name,
-        **encoders_of(features),
+        **origins_of(config),
     }
     if accelerator.is_main_process:
         save_weights(place.final, student.model.drawn, average, about)

@@ -28,7 +28,7 @@ from pipeline.features import alignment_of
 from pipeline.parallel import Weights, gathered, recompute_activations
 from pipeline.pretraining_step import PretrainingStep
 from pipeline.records import trackers
-from pipeline.starting import encoders_of, save_weights, start_from
+from pipeline.starting import origins_of, save_weights, start_from
 from pipeline.tables import Manifest
 from pipeline.training import Schedule, fit
 from pipeline.watching import Watcher
@@ -36,15 +36,15 @@ from pipeline.watching import Watcher
 
 def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     """Every phase in turn; the next one starts from the weights and the average of the last."""
-    values, features = config.student, config.features
-    assert values is not None and features is not None
+    values = config.student
+    assert values is not None
     torch.set_float32_matmul_precision(values.matmul_precision)
     place = student.folder(config, upstream)
     accelerator = build_accelerator(config, values.precision, values, place)
     model = LightGen(values.model).init_weights(torch.Generator().manual_seed(values.seed))
     average = start_from(Path(values.start), model) if values.start else None
     about = {"stage": "student", "features": upstream["features"].content, "run": config.name}
-    about |= encoders_of(features)
+    about |= origins_of(config)
     if accelerator.is_main_process:
         save_weights(place.path / student.UNTRAINED, values.model, model.state_dict(), about)
     if values.checkpoint_activations:

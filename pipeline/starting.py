@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from lightgen_model import checkpoint
 from lightgen_model.config import ModelConfig
 from lightgen_model.model import LightGen
-from pipeline.config import FeaturesConfig
+from pipeline.config import RunConfig
 from pipeline.parallel import Weights
 
 RAW = "raw.safetensors"
@@ -88,12 +88,23 @@ def _raw(folder: Path) -> Weights | None:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def encoders_of(features: FeaturesConfig) -> dict[str, str]:
-    """What a checkpoint says of the VAE and the T5 that it needs to draw; "" is no value."""
+def origins_of(config: RunConfig) -> dict[str, str]:
+    """What a checkpoint says of the models that it needs to draw and of whom it learned.
+
+    A value that there is none of is "". An exported pipeline's model card has a line for each.
+    """
+    features, images = config.features, config.images
+    assert features is not None and images is not None
+    teacher = images.teacher.model_dump(mode="json")
+    sources = [each.model_dump(mode="json") for each in config.captions.sources]
     return {
         "autoencoder": features.autoencoder,
         "autoencoder_revision": features.autoencoder_revision or "",
         "autoencoder_subfolder": features.autoencoder_subfolder,
         "text_encoder": features.text_encoder,
         "text_encoder_revision": features.text_encoder_revision or "",
+        "teacher": teacher.get("repository") or teacher["kind"],
+        "teacher_revision": teacher.get("revision") or "",
+        "teacher_licence": teacher["licence"],
+        "captions": ", ".join(f"{each['name']} ({each.get('licence', 'MIT')})" for each in sources),
     }

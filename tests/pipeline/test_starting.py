@@ -8,7 +8,8 @@ import torch
 from lightgen_model import checkpoint
 from lightgen_model.config import ModelConfig, RepaConfig, debug
 from lightgen_model.model import LightGen
-from pipeline.starting import RAW, save_weights, start_from
+from pipeline.config import load_run
+from pipeline.starting import RAW, origins_of, save_weights, start_from
 
 REPA = RepaConfig(width=5, block=1, hidden=7)
 
@@ -71,3 +72,11 @@ def test_what_only_training_reads_is_not_in_the_checkpoint_to_draw_with(tmp_path
     assert same(with_repa.state_dict(), trained)
     start_from(tmp_path / "c", without)
     assert torch.equal(without.text_in.weight, trained.text_in.weight)
+
+
+def test_a_checkpoint_says_of_whom_it_learned() -> None:
+    origins = origins_of(load_run("full"))
+    assert origins["teacher"] == "black-forest-labs/FLUX.1-schnell"
+    assert origins["teacher_licence"] == "Apache-2.0"
+    assert origins["text_encoder"] == "google/flan-t5-xxl"
+    assert origins_of(load_run("tiny"))["captions"] == "shapes (MIT)"
