@@ -1,70 +1,66 @@
-"""Captions: what the teacher is asked to draw, harvested, normalised and deduplicated.
+"""Captions: what the teacher is asked to draw, harvested, normalised, screened and chosen.
 
 In:    the caption sources of the run.
 Out:   `captions`, one row for every row of the sources; what is not kept says why.
-Rerun: rows that did not change stay in their shards: a source that grows by a hundred rows adds
-       one shard of a hundred rows, whatever the size of the last shard was.
+Rerun: a part of a source that was read is not read again, rows that did not change stay in their
+       shards: a source that grows by a hundred rows adds one shard of a hundred rows.
+
+The rows of a source are read once (`readings`), judged together (`screening`), narrowed to a
+diverse choice where the run wants one (`diversity`), and lengthened shard by shard (`rewriter`).
 """
 
 import hashlib
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from statistics import median
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
-from pipeline import caption_sources
-from pipeline.caption_sources import CaptionSource, SourceRow
-from pipeline.config import CaptionsConfig, RunConfig
-from pipeline.description import Description, Grid
-from pipeline.tables import (
-    Manifest,
-    Shard,
-    Snapshot,
-    Table,
-    TableFolder,
-    Work,
-    identifier,
-    read,
-)
+from pipeline import caption_sources, diversity, embeddings, languages, screening
+from pipeline.config import CaptionsConfig, CaptionSet, RewriterConfig, RunConfig
+from pipeline.description import Description
+from pipeline.readings import read_source
+from pipeline.screening import Screened
+from pipeline.tables import Manifest, Shard, Table, TableFolder, Work, identifier
+from pipeline.wording import caption_id_of
+
+if TYPE_CHECKING:
+    from pipeline.rewriter import Rewriter
 
 STAGE = "captions"
-DUPLICATE, TOO_SHORT, TOO_LONG = "duplicate", "too short", "too long"
-SHOWN = 12  # captions, and rejected rows, that the description quotes
-# Invisible marks that scripts and emoji need; all others of their class are dropped.
-JOINERS = "\u200c\u200d"
 
 CAPTIONS = Table(
     name="captions",
-    version=1,
+    version=2,
     schema=pa.schema(
         [
-            pa.field("caption_id", pa.string(), False),  # of the text; "" where there is none
+            # Of the text, of a rewritten one of both texts; "" where there is none.
+            pa.field("caption_id", pa.string(), False),
             pa.field("caption", pa.string(), False),  # normalised
+            pa.field("original", pa.string(), False),  # what was rewritten, "" when nothing was
             pa.field("source", pa.string(), False),
             pa.field("licence", pa.string(), False),
             pa.field("kind", pa.string(), False),  # short | long
             pa.field("place", pa.string(), False),  # file:line
             pa.field("keep", pa.bool_(), False),
             pa.field("reason", pa.string(), False),  # "" when kept
+            pa.field("match", pa.string(), False),  # the caption, prompt or word it was refused for
         ]
     ),
 )
-
-
-class Row(NamedTuple):
-    """A row of the table, in the order of its columns."""
-
-    caption_id: str
-    caption: str
-    source: str
-    licence: str
-    kind: str
-    place: str
-    keep: bool
-    reason: str
+# Values that choose or change rows; the sources and files that they name are inputs.
+SHAPING = {
+    "min_characters": True,
+    "max_characters": True,
+    "long_words": True,
+    "language": True,
+    "near_duplicates": True,
+    "decontamination": {"similarity"},
+    "selection": True,
+    "rewriter": {"model", "share", "max_words"},
+}
 
 
 def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None:
@@ -75,11 +71,14 @@ def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None
 def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
     folder = _folder(config)
     known = {shard.name: shard.rows for old in folder.history() for shard in old.shards}
-    return [
-        Work(shard_name(folder, rows[first : first + count]), (source,), first, count)
-        for source, rows in _harvest(config.captions, _inputs(config.captions)).items()
-        for first, count in cuts(folder, rows, known, config.captions.rows_per_shard)
-    ]
+    screened = _harvested(config)
+    works = []
+    for source, reading in screened.readings.items():
+        rows = Rows(screened, source, config.captions.long_words)
+        for first, number in cuts(folder, rows, known, config.captions.rows_per_shard):
+            name = shard_name(folder, rows[first : first + number])
+            works.append(Work(name, (reading.source,), first, number))
+    return works
 
 
 def make(
@@ -89,15 +88,14 @@ def make(
     progress: Callable[[int], None],
 ) -> list[Shard]:
     folder = _folder(config)
-    source = _harvest(config.captions, _inputs(config.captions))[work.sources[0]]
-    rows = source[work.first : work.first + work.rows]
-    if shard_name(folder, rows) != work.name:
+    rows = Rows(_harvested(config), work.sources[0], config.captions.long_words)
+    batch = rows[work.first : work.first + work.rows]
+    if shard_name(folder, batch) != work.name:
         raise ValueError(f"source {work.sources[0]!r} changed while it was harvested; run again")
 
     def batches() -> Iterator[pa.RecordBatch]:
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        yield pa.record_batch(columns, schema=CAPTIONS.schema)
-        progress(len(rows))
+        yield rewrite(batch, config.captions) if config.captions.rewriter else batch
+        progress(len(batch))
 
     return [folder.write_shard(work.name, batches())]
 
@@ -109,126 +107,214 @@ def commit(
     return Manifest.of(STAGE, {STAGE: snapshot})
 
 
+def describe(
+    config: RunConfig, upstream: Mapping[str, Manifest], manifest: Manifest
+) -> Description:
+    from pipeline.caption_description import describe_captions
+
+    return describe_captions(config, manifest.snapshots[STAGE])
+
+
+def missing(config: RunConfig) -> list[str]:
+    """What this machine lacks for the stage, one sentence each."""
+    captions = config.captions
+    lacking = [each for source in captions.active for each in caption_sources.missing(source)]
+    lacking += screening.missing(captions)
+    if captions.language:
+        lacking += languages.missing(captions.language)
+    for place, values in (("selection", captions.selection), ("diversity", captions.diversity)):
+        if values:
+            lacking += embeddings.missing(f"captions.{place}", values.embedding)
+    if captions.rewriter:
+        from pipeline.rewriter import missing_endpoints
+
+        lacking += missing_endpoints(captions.rewriter)
+    return lacking
+
+
+def cautions(config: CaptionsConfig) -> list[str]:
+    """What a person must know of the sources, one sentence each."""
+    return [
+        f"{source.name} ({source.licence}): {source.caution}"
+        for source in config.active
+        if isinstance(source, CaptionSet) and source.caution
+    ]
+
+
 def _folder(config: RunConfig) -> TableFolder:
     """Sources are inputs, so that a source that grows stays in its table."""
-    values = config.captions.model_dump(
-        mode="json", include={"min_characters", "max_characters", "long_words"}
-    )
+    values = config.captions.model_dump(mode="json", include=SHAPING)  # type: ignore[arg-type]
+    if config.captions.rewriter:
+        values["rewriter"]["revision"] = _rewriter(config.captions.rewriter).revision
     return TableFolder(config.root, CAPTIONS, values)
 
 
 def _inputs(config: CaptionsConfig) -> str:
-    sources = [caption_sources.build(source) for source in config.sources]
+    sources = [caption_sources.build(source) for source in config.active]
     return identifier(
         [[source.name, source.licence, source.fingerprint()] for source in sources],
         config.rows_per_shard,
+        screening.inputs(config),
     )
 
 
 # --- rows ---------------------------------------------------------------------------------------
 
 
+def _harvested(config: RunConfig) -> Screened:
+    return _harvest(config.root, config.device, config.captions, _inputs(config.captions))
+
+
 @lru_cache(maxsize=2)
-def _harvest(config: CaptionsConfig, inputs: str) -> dict[str, list[Row]]:
-    """All rows by source, once a process: what is a duplicate is known only over all of them."""
-    rows = harvest([caption_sources.build(source) for source in config.sources], config)
-    if not any(row.keep for source in rows.values() for row in source):
-        count = sum(map(len, rows.values()))
-        raise ValueError(f"captions.sources: no caption to keep among {count} rows of {list(rows)}")
-    return rows
+def _harvest(root: str, device: str, config: CaptionsConfig, inputs: str) -> Screened:
+    """All rows, once a process: what is a duplicate is known only over all of them."""
+    screened = harvest(Path(root), config, device)
+    if not len(screened.left()):
+        names = list(screened.readings)
+        raise ValueError(
+            f"captions.sources: no caption to keep among {len(screened.codes)} rows of {names}"
+        )
+    return screened
 
 
-def harvest(sources: Sequence[CaptionSource], config: CaptionsConfig) -> dict[str, list[Row]]:
-    """Every row of every source, judged; of equal captions the first is kept."""
-    seen: set[str] = set()
-    return {
-        source.name: [_row(row, source, config, seen) for row in source.rows()]
-        for source in sources
-    }
+def harvest(root: Path, config: CaptionsConfig, device: str = "cpu") -> Screened:
+    """Every row of every source with what was decided of it; of equal captions the first stays."""
+    sources = [caption_sources.build(source) for source in config.active]
+    readings = [read_source(root, source, config.language) for source in sources]
+    terms = screening.blocked_terms(config.blocklist)
+    prompts = screening.benchmark_prompts(config.decontamination)
+    screened = screening.screen(readings, config, terms, prompts)
+    if config.selection:
+        _select(screened, config, device)
+    return screened
 
 
-def _row(row: SourceRow, source: CaptionSource, config: CaptionsConfig, seen: set[str]) -> Row:
-    caption = normalise(row.text) if row.text is not None else ""
-    caption_id = caption_id_of(caption) if caption else ""
-    reason = row.reason or rejection(caption, config) or (DUPLICATE if caption_id in seen else "")
-    if not reason:
-        seen.add(caption_id)
-    kind = "long" if len(caption.split()) >= config.long_words else "short"
-    name, licence = source.name, source.licence
-    return Row(caption_id, caption, name, licence, kind, row.place, not reason, reason)
+def _select(screened: Screened, config: CaptionsConfig, device: str) -> None:
+    """Refuse what a diverse choice leaves out."""
+    assert config.selection is not None
+    rows, values = screened.left(), config.selection
+    if len(rows) <= values.num_captions:
+        return
+    chosen = diversity.select(
+        embeddings.embed(screened.captions(rows), values.embedding, values.seed, device),
+        screened.table["words"].to_numpy()[rows] >= config.long_words,
+        screened.table["caption_id"].take(pa.array(rows)).to_pylist(),
+        number=values.num_captions,
+        short_share=values.short_share,
+        clusters=values.clusters,
+        seed=values.seed,
+    )
+    left_out = np.ones(len(rows), bool)
+    left_out[chosen] = False
+    screened.reject(rows[left_out], screening.NOT_SELECTED)
 
 
-def normalise(text: str) -> str:
-    """One spelling for what reads the same: composed letters, no invisible marks, plain spaces."""
-    text = text.encode("utf-8", "replace").decode("utf-8")  # half characters become "?"
-    spaced = "".join(_plain(letter) for letter in unicodedata.normalize("NFC", text))
-    return unicodedata.normalize("NFC", " ".join(spaced.split()))
+class Rows:
+    """The rows of one source as the table has them; a slice is a batch."""
+
+    def __init__(self, screened: Screened, source: str, long_words: int) -> None:
+        self.screened, self.long_words = screened, long_words
+        self.reading, self.start = screened.readings[source], screened.starts[source]
+
+    def __len__(self) -> int:
+        return len(self.reading.rows)
+
+    def __getitem__(self, rows: slice) -> pa.RecordBatch:
+        first, stop, _ = rows.indices(len(self))
+        read = self.reading.rows.slice(first, stop - first).combine_chunks()
+        reasons = self.screened.reason_of(slice(self.start + first, self.start + stop))
+        matches = self.screened.match_of(slice(self.start + first, self.start + stop))
+        long = read["words"].to_numpy() >= self.long_words
+        columns = {
+            "caption_id": read["caption_id"],
+            "caption": read["caption"],
+            "original": [""] * len(read),
+            "source": [self.reading.source] * len(read),
+            "licence": [self.reading.licence] * len(read),
+            "kind": np.where(long, "long", "short").tolist(),
+            "place": read["place"],
+            "keep": [not reason for reason in reasons],
+            "reason": reasons,
+            "match": matches,
+        }
+        (batch,) = pa.table(columns, schema=CAPTIONS.schema).combine_chunks().to_batches() or [
+            pa.RecordBatch.from_pylist([], schema=CAPTIONS.schema)
+        ]
+        return batch
 
 
-def _plain(letter: str) -> str:
-    category = unicodedata.category(letter)
-    if category == "Cc":
-        return " "
-    return "" if category == "Cf" and letter not in JOINERS else letter
+def rewrite(batch: pa.RecordBatch, config: CaptionsConfig) -> pa.RecordBatch:
+    """The short captions that are kept, or a share of them, made long; the others as they are."""
+    assert config.rewriter is not None
+    rewriter, rows = _rewriter(config.rewriter), batch.to_pylist()
+    chosen = [
+        row
+        for row in rows
+        if row["keep"] and row["kind"] == "short" and rewriter.chooses(row["caption_id"])
+    ]
+    answers = rewriter.rewrite([row["caption"] for row in chosen], config.max_characters)
+    unwanted = screening.unwanted([answer or "" for answer in answers], config)
+    for number, (row, answer) in enumerate(zip(chosen, answers, strict=True)):
+        if answer and number not in unwanted:
+            _replace(row, answer, config.long_words)
+    return pa.RecordBatch.from_pylist(rows, schema=batch.schema)
 
 
-def caption_id_of(caption: str) -> str:
-    return hashlib.sha256(caption.encode()).hexdigest()[:16]
+def _replace(row: dict[str, Any], rewritten: str, long_words: int) -> None:
+    # Of both texts: two captions may be lengthened to the same words and are two rows still.
+    row["caption_id"] = caption_id_of(f"{row['caption']}\n{rewritten}")
+    row["original"], row["caption"] = row["caption"], rewritten
+    row["kind"] = "long" if len(rewritten.split()) >= long_words else "short"
 
 
-def rejection(caption: str, config: CaptionsConfig) -> str:
-    if len(caption) < config.min_characters:
-        return TOO_SHORT
-    return TOO_LONG if len(caption) > config.max_characters else ""
+@lru_cache(maxsize=1)
+def _rewriter(config: RewriterConfig) -> "Rewriter":
+    from pipeline.rewriter import Rewriter  # the HTTP client is only for those who rewrite
+
+    return Rewriter(config)
 
 
 # --- shards -------------------------------------------------------------------------------------
 
 
-def shard_name(folder: TableFolder, rows: Sequence[Row]) -> str:
-    return identifier(folder.fingerprint, rows)
+def shard_name(folder: TableFolder, rows: pa.RecordBatch) -> str:
+    return identifier(folder.fingerprint, len(rows), content_of(rows))
+
+
+def content_of(rows: pa.RecordBatch) -> str:
+    """The sha256 of the values, wherever in a larger column they stand."""
+    digest = hashlib.sha256()
+    for column in rows.columns:
+        if pa.types.is_boolean(column.type):
+            digest.update(column.to_numpy(zero_copy_only=False).tobytes())
+        elif len(column):
+            _, offsets, letters = column.buffers()
+            ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+            digest.update((ends - ends[0]).tobytes())
+            digest.update(memoryview(letters or b"")[ends[0] : ends[-1]])
+    return digest.hexdigest()
 
 
 def cuts(
-    folder: TableFolder, rows: Sequence[Row], known: Mapping[str, int], most: int
+    folder: TableFolder, rows: Rows, known: Mapping[str, int], most: int
 ) -> list[tuple[int, int]]:
     """Where a source is cut: as in earlier versions where its rows are the same, else evenly."""
-    lengths = sorted({count for count in known.values() if 0 < count <= most}, reverse=True)
+    lengths = sorted({number for number in known.values() if 0 < number <= most}, reverse=True)
     pieces: list[tuple[int, int]] = []
     first = 0
     while first < len(rows):
         left = len(rows) - first
         there = (
-            count
-            for count in lengths
-            if count <= left and shard_name(folder, rows[first : first + count]) in known
+            number
+            for number in lengths
+            if number <= left and shard_name(folder, rows[first : first + number]) in known
         )
         pieces.append((first, next(there, min(most, left))))
         first += pieces[-1][1]
     return pieces
 
 
-# --- what a person sees -------------------------------------------------------------------------
-
-
-def describe(
-    config: RunConfig, upstream: Mapping[str, Manifest], manifest: Manifest
-) -> Description:
-    snapshot = manifest.snapshots[STAGE]
-    table = read(config.root, snapshot)
-    rows = [Row(**row) for row in table.to_pylist()]
-    kept = [row for row in rows if row.keep]
-    rejected = [row for row in rows if not row.keep]
-    return Description(
-        stage=STAGE,
-        title="Captions",
-        rows_in=len(rows),
-        kept=len(kept),
-        rejected=len(rejected),
-        reasons=count(row.reason for row in rejected),
-        facts=_facts(config, snapshot, kept),
-        tables=(_by_source(rows), _by_kind(kept), _quoted(kept), _refused(rejected)),
-    )
+# --- what other stages count with ---------------------------------------------------------------
 
 
 def count(names: Iterable[str]) -> dict[str, int]:
@@ -243,60 +329,3 @@ def spread(number: int, most: int) -> list[int]:
     """At most `most` of `number` rows, evenly over all of them."""
     shown = min(number, most)
     return [index * number // shown for index in range(shown)]
-
-
-def _facts(config: RunConfig, snapshot: Snapshot, kept: Sequence[Row]) -> dict[str, str]:
-    licences = count(row.licence for row in kept)
-    return {
-        "table": snapshot.label,
-        "content": snapshot.content,
-        "licences": ", ".join(f"{name} ({rows:,})" for name, rows in licences.items()),
-        "characters": f"{config.captions.min_characters} to {config.captions.max_characters}",
-        "long": f"{config.captions.long_words} words or more",
-    }
-
-
-def _by_source(rows: Sequence[Row]) -> Grid:
-    header = ("source", "licence", "rows", "kept", "duplicate", "other", "mean words")
-    cells = []
-    for source in dict.fromkeys(row.source for row in rows):
-        own = [row for row in rows if row.source == source]
-        kept = [row for row in own if row.keep]
-        doubles = sum(row.reason == DUPLICATE for row in own)
-        words = sum(len(row.caption.split()) for row in kept) / max(1, len(kept))
-        numbers = (len(own), len(kept), doubles, len(own) - len(kept) - doubles)
-        cells.append((source, own[0].licence, *(f"{n:,}" for n in numbers), f"{words:.1f}"))
-    return Grid("Sources", header, tuple(cells))
-
-
-def _by_kind(kept: Sequence[Row]) -> Grid:
-    cells = []
-    for kind in ("short", "long"):
-        words = sorted(len(row.caption.split()) for row in kept if row.kind == kind)
-        if words:
-            figures = (len(words), words[0], int(median(words)), words[-1])
-            cells.append((kind, *(f"{n:,}" for n in figures)))
-    header = ("length class", "captions", "fewest words", "median", "most")
-    return Grid("Length classes", header, tuple(cells))
-
-
-def _quoted(kept: Sequence[Row]) -> Grid:
-    shown = [kept[index] for index in spread(len(kept), SHOWN)]
-    cells = tuple((row.source, row.kind, _shortened(row.caption)) for row in shown)
-    return Grid("Some captions", ("source", "kind", "caption"), cells)
-
-
-def _refused(rejected: Sequence[Row]) -> Grid:
-    """A few of each reason."""
-    reasons = sorted({row.reason for row in rejected})
-    most = max(2, SHOWN // max(1, len(reasons)))
-    shown = []
-    for reason in reasons:
-        own = [row for row in rejected if row.reason == reason]
-        shown += [own[index] for index in spread(len(own), most)]
-    cells = tuple((row.place, row.reason, _shortened(row.caption)) for row in shown)
-    return Grid("Some rejected rows", ("place", "reason", "caption"), cells)
-
-
-def _shortened(caption: str, most: int = 160) -> str:
-    return caption if len(caption) <= most else caption[: most - 3] + "..."

@@ -40,18 +40,136 @@ class ShapesCaptions(Frozen):
     seed: int = 0
 
 
-class FileCaptions(Frozen):
+class CaptionSet(Frozen):
+    """What every set of captions from outside has."""
+
+    name: str  # the source column of its rows
+    licence: str
+    enabled: bool = True  # a run may name sets that it does not use
+    caution: str = ""  # what a person must know before using it; shown before a run starts
+
+
+class FileCaptions(CaptionSet):
     """One caption set in files: parquet, JSON lines, TSV, or text with a caption a line."""
 
     kind: Literal["files"]
-    name: str  # the source column of its rows
     paths: tuple[str, ...] = Field(min_length=1)  # files or glob patterns, relative to the repo
     format: Literal["parquet", "jsonl", "tsv", "text"]
     column: str | None = None  # parquet, jsonl, tsv: the column or key that holds the caption
-    licence: str
 
 
-CaptionSourceConfig = Annotated[ShapesCaptions | FileCaptions, Field(discriminator="kind")]
+class WebDatasetCaptions(CaptionSet):
+    """One caption set in WebDataset tars; nothing in them is ever written to disk."""
+
+    kind: Literal["webdataset"]
+    paths: tuple[str, ...] = Field(min_length=1)  # tars or glob patterns
+    member: str = Field("json", min_length=1)  # the ending of the members that hold captions
+    column: str | None = "prompt"  # the key in a JSON member; None: the member is the caption
+
+
+class RowFilter(Frozen):
+    """Which rows of a data set are wanted; the others stay in the table with this as reason."""
+
+    column: str
+    equals: str | int | float | bool | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "RowFilter":
+        if (self.equals, self.at_least, self.at_most) == (None, None, None):
+            raise ValueError("a filter needs equals, at_least or at_most")
+        return self
+
+
+class HuggingFaceCaptions(CaptionSet):
+    """One caption set read as a stream by the library `datasets`: a hub repository or a folder."""
+
+    kind: Literal["hugging_face"]
+    dataset: str  # a folder, or owner/name on the hub
+    subset: str | None = None  # the configuration, where a data set has several
+    split: str = "train"
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")  # a hub's data set needs it
+    column: str  # may lead into structs and lists: "conversations.1.value"
+    filters: tuple[RowFilter, ...] = ()
+
+
+CaptionSourceConfig = Annotated[
+    ShapesCaptions | FileCaptions | WebDatasetCaptions | HuggingFaceCaptions,
+    Field(discriminator="kind"),
+]
+
+
+class LanguageConfig(Frozen):
+    """Captions that can hardly be in one of these languages are rejected."""
+
+    allowed: tuple[str, ...] = Field(("en",), min_length=1)  # ISO 639-1
+    min_probability: float = Field(0.01, gt=0, lt=1)  # of all allowed languages together
+    min_characters: int = Field(20, ge=1)  # shorter captions give no evidence and pass
+
+
+class NearDuplicatesConfig(Frozen):
+    """Of captions that nearly repeat each other the first is kept."""
+
+    similarity: float = Field(0.8, gt=0, le=1)  # Jaccard index of their 5-letter shingles
+    keep_concepts: bool = True  # other colours, counts, places or objects: another caption
+
+
+class DecontaminationConfig(Frozen):
+    """No caption that equals or nearly equals a prompt of these sets is kept."""
+
+    prompts: tuple[FileCaptions, ...] = Field(min_length=1)
+    similarity: float = Field(0.7, gt=0, le=1)
+
+
+class HashedEmbedding(Frozen):
+    """Words and pairs of words, hashed, weighted by rarity and reduced by an SVD."""
+
+    kind: Literal["hashed"]
+    dimensions: int = Field(64, ge=2)
+
+
+class EncoderEmbedding(Frozen):
+    """The mean of a transformer encoder's states over a caption's tokens."""
+
+    kind: Literal["encoder"]
+    model: str  # folder or hub repository
+    revision: str | None = None
+    max_tokens: int = Field(128, ge=2)
+    batch_size: int = Field(256, ge=1)
+
+
+EmbeddingConfig = Annotated[HashedEmbedding | EncoderEmbedding, Field(discriminator="kind")]
+
+
+class DiversityConfig(Frozen):
+    """How diversity is measured; measuring changes no row."""
+
+    embedding: EmbeddingConfig = HashedEmbedding(kind="hashed")
+    clusters: int = Field(200, ge=2)
+    sample: int = Field(20_000, ge=10)  # captions that are embedded, evenly over all
+    seed: int = 0
+
+
+class SelectionConfig(Frozen):
+    """Keep so many captions that every part of what there is occurs as evenly as it can."""
+
+    num_captions: int = Field(ge=1)
+    short_share: float | None = Field(0.3, ge=0, le=1)  # None: as it comes
+    clusters: int = Field(1000, ge=1)
+    embedding: EmbeddingConfig = HashedEmbedding(kind="hashed")
+    seed: int = 0
+
+
+class RewriterConfig(Frozen):
+    """A language model behind OpenAI-format servers lengthens short captions."""
+
+    model: str
+    endpoints: tuple[str, ...] = Field(min_length=1)
+    share: float = Field(0.7, gt=0, le=1)  # of the short captions kept, by their hash
+    max_words: int = Field(80, ge=10)
+    requests_in_flight: int = Field(64, ge=1)
+    timeout_seconds: float = Field(60, gt=0)
 
 
 class CaptionsConfig(Frozen):
@@ -60,13 +178,28 @@ class CaptionsConfig(Frozen):
     max_characters: int = Field(2000, ge=1)
     long_words: int = Field(20, ge=1)  # a caption of this many words or more is `long`
     rows_per_shard: int = Field(5000, ge=1)
+    # Each of these is off unless the run says so.
+    language: LanguageConfig | None = None
+    blocklist: tuple[str, ...] = ()  # files with a word or phrase a line; `#` starts a remark
+    decontamination: DecontaminationConfig | None = None
+    near_duplicates: NearDuplicatesConfig | None = None
+    selection: SelectionConfig | None = None
+    rewriter: RewriterConfig | None = None
+    diversity: DiversityConfig | None = None
 
     @model_validator(mode="after")
     def _names_differ(self) -> "CaptionsConfig":
         names = [source.name for source in self.sources]
         if len(set(names)) != len(names):
             raise ValueError(f"source names must differ, got {names}")
+        if not self.active:
+            raise ValueError(f"sources: none of {names} is enabled")
         return self
+
+    @property
+    def active(self) -> tuple[CaptionSourceConfig, ...]:
+        """The sources that are used."""
+        return tuple(s for s in self.sources if not isinstance(s, CaptionSet) or s.enabled)
 
 
 # --- images -----------------------------------------------------------------------------------

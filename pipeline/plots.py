@@ -169,6 +169,35 @@ def preference_plot(
     return out[0]
 
 
+def bars(names: Sequence[str], heights: Sequence[float], x_label: str, y_label: str) -> bytes:
+    """One bar a name; of many names every few are written."""
+    with _figure(x_label, y_label) as (axes, out):
+        axes.bar(range(len(names)), heights, 0.86, color=MAIN)
+        every = -(-len(names) // 24) or 1
+        axes.set_xticks(range(0, len(names), every), list(names)[::every])
+        axes.tick_params(axis="x", length=0)
+        _thousands(axes.yaxis)
+    return out[0]
+
+
+def grouped_bars(groups: Mapping[str, Mapping[str, float]], y_label: str) -> bytes:
+    """A row of bars, a colour a group, the names upright beneath."""
+    with _figure("", y_label, height=3.6) as (axes, out):
+        place = 0.0
+        names: list[tuple[float, str]] = []
+        for number, (group, heights) in enumerate(groups.items()):
+            places = [place + index for index in range(len(heights))]
+            colour = TASK_COLOURS[number % len(TASK_COLOURS)]
+            axes.bar(places, list(heights.values()), 0.82, color=colour, label=group)
+            names += zip(places, heights, strict=True)
+            place += len(heights) + 1
+        axes.set_xticks([x for x, _ in names], [name for _, name in names], rotation=90)
+        axes.tick_params(axis="x", length=0)
+        axes.legend(loc="upper right", ncols=len(groups), bbox_to_anchor=(1, 1.14))
+        _thousands(axes.yaxis)
+    return out[0]
+
+
 # --- style --------------------------------------------------------------------------------------
 
 _STYLE: dict[str, Any] = {

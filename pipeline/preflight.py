@@ -5,13 +5,14 @@ Out:   nothing, or one `ValueError` with a sentence for each thing missing and h
 Rerun: looks again; nothing is kept. No model library is loaded to find out.
 """
 
+import logging
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import caption_sources, evaluators, judges, teachers
+from pipeline import captions, evaluators, judges, teachers
 from pipeline.config import FeaturesConfig, RunConfig
 
 # The section of a run's values that each stage reads, in the order of the data.
@@ -27,6 +28,8 @@ SECTIONS = {
 }
 ON_DEVICE = ("images", "features", "student", "preferences", "dpo", "evaluate")
 MIN_FREE_GIB = 2
+
+logger = logging.getLogger(__name__)
 
 
 def sections_up_to(stage: str) -> list[str]:
@@ -46,11 +49,18 @@ def require(config: RunConfig, stage: str) -> None:
 
 
 def check(config: RunConfig, stages: Sequence[str]) -> None:
-    """Stop here, before any work, when this machine cannot do these stages."""
+    """Stop here, before any work, when this machine cannot do these stages; tell cautions first."""
+    for caution in cautions(config, stages):
+        logger.warning("caution: %s", caution)
     lacking = missing(config, stages)
     if lacking:
         lines = "\n".join(f"  {number}. {line}" for number, line in enumerate(lacking, 1))
         raise ValueError(f"run {config.name!r} cannot start on this machine:\n{lines}")
+
+
+def cautions(config: RunConfig, stages: Sequence[str]) -> list[str]:
+    """What a person should know before these stages cost anything."""
+    return captions.cautions(config.captions) if "captions" in stages else []
 
 
 def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
@@ -63,8 +73,7 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
             "prefect deployment run distill/tiny"
         )
     if "captions" in stages:
-        for source in config.captions.sources:
-            lacking += caption_sources.missing(source)
+        lacking += captions.missing(config)
     if "images" in stages and config.images:
         lacking += teachers.missing(config.images.teacher, config.images.accept_licence)
     if "verdicts" in stages and config.verdicts:

@@ -1,22 +1,36 @@
-"""Where captions come from: a source yields rows, broken ones with their reason.
+"""Where captions come from: a source has parts, a part yields rows, broken ones with their reason.
 
 To add a source: a config in `pipeline/config.py`, a file here, one case in `build`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import NamedTuple, Protocol, assert_never
 
-from pipeline.config import CaptionSourceConfig, FileCaptions, ShapesCaptions
+from pipeline.config import (
+    CaptionSourceConfig,
+    FileCaptions,
+    HuggingFaceCaptions,
+    ShapesCaptions,
+    WebDatasetCaptions,
+)
 
 
-@dataclass(frozen=True)
-class SourceRow:
-    """One row as it stands in the source; `text` is None exactly when `reason` is given."""
+class SourceRow(NamedTuple):
+    """One row as it stands in the source; without a reason it has a text."""
 
     text: str | None
     place: str  # file:line
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is read in one piece: a file, a tar, a shard of a hub's data set."""
+
+    name: str
+    fingerprint: str  # changes when the rows do
+    rows: Callable[[], Iterator[SourceRow]]
 
 
 class CaptionSource(Protocol):
@@ -26,10 +40,12 @@ class CaptionSource(Protocol):
     @property
     def licence(self) -> str: ...
 
-    def rows(self) -> Iterator[SourceRow]: ...
-
     def fingerprint(self) -> str:
-        """Changes when the rows do."""
+        """Changes when the rows do; asked often, so nothing is fetched for it."""
+        ...
+
+    def parts(self) -> Sequence[Part]:
+        """In the order of their rows; a part that was read is not asked again."""
         ...
 
 
@@ -43,14 +59,36 @@ def build(config: CaptionSourceConfig) -> CaptionSource:
             from pipeline.caption_sources.files import FileSource
 
             return FileSource(config)
+        case WebDatasetCaptions():
+            from pipeline.caption_sources.webdataset import WebDatasetSource
+
+            return WebDatasetSource(config)
+        case HuggingFaceCaptions():
+            from pipeline.caption_sources.hugging_face import HuggingFaceSource
+
+            return HuggingFaceSource(config)
         case _:
             assert_never(config)
 
 
+def all_rows(source: CaptionSource) -> Iterator[SourceRow]:
+    """Every row of a source, part by part."""
+    for part in source.parts():
+        yield from part.rows()
+
+
 def missing(config: CaptionSourceConfig) -> list[str]:
     """What this machine lacks for the source, one sentence each."""
-    if not isinstance(config, FileCaptions):
-        return []
-    from pipeline.caption_sources.files import missing_files
+    match config:
+        case ShapesCaptions():
+            return []
+        case FileCaptions() | WebDatasetCaptions():
+            from pipeline.caption_sources.files import missing_files
 
-    return missing_files(config)
+            return missing_files(config)
+        case HuggingFaceCaptions():
+            from pipeline.caption_sources.hugging_face import missing_dataset
+
+            return missing_dataset(config)
+        case _:
+            assert_never(config)

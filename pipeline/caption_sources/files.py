@@ -1,23 +1,25 @@
 """Captions in files: Parquet, JSON lines, TSV by column, text by line.
 
 In:    paths or glob patterns, from the folder the run is started in.
-Out:   one row for every row of the files, in the order of names and lines; a row that cannot be
-       read says why. A file that is not there or empty, or a column that no file has, is a
-       `ValueError` naming it. Files are streamed.
-Rerun: reads again; `fingerprint` is over the files' contents, not their times.
+Out:   a part a file, in the order of names; a row for every line, and one that cannot be read says
+       why. A file that is not there or empty, or a column that it has not, is a `ValueError`
+       naming it. Files are streamed.
+Rerun: a part's fingerprint is over its content, not its time; an unchanged file is summed once a
+       process.
 """
 
 import glob
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.caption_sources import SourceRow
-from pipeline.config import FileCaptions
+from pipeline.caption_sources import Part, SourceRow
+from pipeline.config import FileCaptions, WebDatasetCaptions
 
 UNDECODABLE = "undecodable bytes"
 BROKEN_JSON = "broken JSON"
@@ -34,26 +36,24 @@ class FileSource:
         self.name = config.name
         self.licence = config.licence
 
-    def files(self) -> list[Path]:
-        if lacking := missing_files(self.config):
-            raise ValueError("; ".join(lacking))
-        return [path for pattern in self.config.paths for path in _matches(pattern)]
-
-    def rows(self) -> Iterator[SourceRow]:
-        for path in dict.fromkeys(self.files()):  # two patterns may match one file
-            number = 0
-            for number, row in enumerate(self._rows_of(path), 1):  # noqa: B007
-                yield row
-            if not number:
-                raise ValueError(f"{path} is empty: expected at least one caption")
-
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{self.config.format}:{self.config.column}".encode())
-        for path in dict.fromkeys(self.files()):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"\n{path.name}:{content}".encode())
-        return digest.hexdigest()
+        return hashlib.sha256(
+            "\n".join(part.fingerprint for part in self.parts()).encode()
+        ).hexdigest()
+
+    def parts(self) -> list[Part]:
+        return [
+            Part(path.name, f"{self.config.format}:{self.config.column}:{sha256_of(path)}", rows)
+            for path in found_files(self.config)
+            for rows in [partial(self._rows, path)]
+        ]
+
+    def _rows(self, path: Path) -> Iterator[SourceRow]:
+        number = 0
+        for number, row in enumerate(self._rows_of(path), 1):  # noqa: B007
+            yield row
+        if not number:
+            raise ValueError(f"{path} is empty: expected at least one caption")
 
     def _rows_of(self, path: Path) -> Iterator[SourceRow]:
         column = self.config.column or ""
@@ -68,12 +68,30 @@ class FileSource:
                 return _parquet_rows(path, column)
 
 
-def missing_files(config: FileCaptions) -> list[str]:
+def found_files(config: FileCaptions | WebDatasetCaptions) -> list[Path]:
+    """The files that the patterns match, each once; a pattern without one is a `ValueError`."""
+    if lacking := missing_files(config):
+        raise ValueError("; ".join(lacking))
+    return list(dict.fromkeys(path for pattern in config.paths for path in _matches(pattern)))
+
+
+def missing_files(config: FileCaptions | WebDatasetCaptions) -> list[str]:
     return [
         f"captions source {config.name!r}: no file matches {pattern!r} (from {Path.cwd()})"
         for pattern in config.paths
         if not _matches(pattern)
     ]
+
+
+def sha256_of(path: Path) -> str:
+    state = path.stat()
+    return _known_sha256(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _known_sha256(path: Path, _modified: int, _size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _matches(pattern: str) -> list[Path]:
@@ -93,7 +111,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str | None]]:
             yield f"{path.name}:{number}", text
 
 
-def _row(value: object, place: str) -> SourceRow:
+def row_of(value: object, place: str) -> SourceRow:
     if not isinstance(value, str) or not value.strip():
         return SourceRow(None, place, NO_CAPTION)
     if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
@@ -103,7 +121,7 @@ def _row(value: object, place: str) -> SourceRow:
 
 def _text_rows(path: Path) -> Iterator[SourceRow]:
     for place, line in _lines(path):
-        yield SourceRow(None, place, UNDECODABLE) if line is None else _row(line, place)
+        yield SourceRow(None, place, UNDECODABLE) if line is None else row_of(line, place)
 
 
 def _json_rows(path: Path, column: str) -> Iterator[SourceRow]:
@@ -112,17 +130,17 @@ def _json_rows(path: Path, column: str) -> Iterator[SourceRow]:
         if line is None:
             yield SourceRow(None, place, UNDECODABLE)
             continue
-        value = _json_object(line) if line.strip() else {}
+        value = json_object(line) if line.strip() else {}
         if value is None:
             yield SourceRow(None, place, BROKEN_JSON)
         else:
             columns.update(value)
-            yield _row(value.get(column), place)
+            yield row_of(value.get(column), place)
     if columns and column not in columns:
         raise _no_column(path, column, columns)
 
 
-def _json_object(line: str) -> dict[str, object] | None:
+def json_object(line: str | bytes) -> dict[str, object] | None:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):  # also numbers and nesting beyond the parser's limits
@@ -144,7 +162,7 @@ def _tsv_rows(path: Path, column: str) -> Iterator[SourceRow]:
             yield SourceRow(None, place, UNDECODABLE)
         else:
             cells = dict(zip(columns, line.split("\t"), strict=False))
-            yield _row(cells.get(column), place)
+            yield row_of(cells.get(column), place)
 
 
 def _parquet_rows(path: Path, column: str) -> Iterator[SourceRow]:
@@ -169,7 +187,7 @@ def _parquet_rows(path: Path, column: str) -> Iterator[SourceRow]:
 
 def _bytes_row(raw: bytes | None, place: str) -> SourceRow:
     try:
-        return _row(raw and raw.decode("utf-8"), place)
+        return row_of(raw and raw.decode("utf-8"), place)
     except UnicodeDecodeError:
         return SourceRow(None, place, UNDECODABLE)
 

@@ -8,7 +8,7 @@ Rerun: the same values give the same rows.
 import hashlib
 from collections.abc import Iterator
 
-from pipeline.caption_sources import SourceRow
+from pipeline.caption_sources import Part, SourceRow
 from pipeline.config import ShapesCaptions
 from pipeline.shapes.grammar import GRAMMAR_VERSION, sample_captions
 
@@ -20,11 +20,14 @@ class ShapesSource:
         self.config = config
         self.name = config.name
 
-    def rows(self) -> Iterator[SourceRow]:
-        captions = sample_captions(self.config.num_captions, self.config.seed)
-        for number, caption in enumerate(captions, 1):
-            yield SourceRow(caption, f"{self.name}:{number}")
-
     def fingerprint(self) -> str:
         values = f"{GRAMMAR_VERSION}:{self.config.num_captions}:{self.config.seed}"
         return hashlib.sha256(values.encode()).hexdigest()
+
+    def parts(self) -> list[Part]:
+        return [Part(self.name, self.fingerprint(), self._rows)]
+
+    def _rows(self) -> Iterator[SourceRow]:
+        captions = sample_captions(self.config.num_captions, self.config.seed)
+        for number, caption in enumerate(captions, 1):
+            yield SourceRow(caption, f"{self.name}:{number}")

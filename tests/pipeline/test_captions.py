@@ -1,18 +1,15 @@
 """Captions from real files: normalised, deduplicated over all sources, nothing lost."""
 
-import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline import captions
 from pipeline.config import CaptionsConfig, FileCaptions, RunConfig, ShapesCaptions
 from pipeline.tables import Manifest, read
 
 
-def run_of(root: Path, *files: Path, **values: int) -> RunConfig:
+def run_of(root: Path, *files: Path, **values) -> RunConfig:
     sources = [
         FileCaptions(kind="files", name=f.stem, paths=(str(f),), format="text", licence="MIT")
         for f in files
@@ -42,26 +39,6 @@ def harvest(config: RunConfig) -> tuple[Manifest, list[int]]:
 
 def rows_of(config: RunConfig, manifest: Manifest) -> list[dict]:
     return read(config.root, manifest.snapshots["captions"]).to_pylist()
-
-
-@given(st.text())
-def test_normalising_twice_is_normalising_once(text):
-    once = captions.normalise(text)
-    assert captions.normalise(once) == once
-    assert once == unicodedata.normalize("NFC", once)
-    assert once == once.strip()
-    assert not any(unicodedata.category(letter) == "Cc" for letter in once)
-    once.encode()
-
-
-def test_what_reads_the_same_is_the_same_caption():
-    spellings = [
-        "a  red\tcafé ",
-        "a red café",
-        "\ufeffa re\u200bd cafe\u0301\x00",
-        "a\u00a0red café",
-    ]
-    assert {captions.normalise(text) for text in spellings} == {"a red café"}
 
 
 def test_every_row_is_kept_or_has_a_reason_and_the_first_source_wins(tmp_path):
@@ -150,3 +127,59 @@ def test_a_file_that_changes_under_the_harvest_is_noticed(tmp_path):
     one.write_text("a green circle\n")
     with pytest.raises(ValueError, match="'one' changed"):
         captions.make(config, {}, work, lambda rows: None)
+
+
+def test_a_source_that_vanishes_mid_run_loses_nothing(tmp_path):
+    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
+    one.write_text("a red circle\n")
+    two.write_text("a blue square\n")
+    config = run_of(tmp_path, one, two)
+    first, second = captions.plan(config, {})
+    made = captions.make(config, {}, first, lambda rows: None)
+    two.rename(tmp_path / "away")
+    with pytest.raises(ValueError, match=r"source 'two': no file matches '.*two.txt'"):
+        captions.make(config, {}, second, lambda rows: None)
+    (tmp_path / "away").rename(two)
+    manifest, rows = harvest(config)
+    assert rows == [1]
+    assert manifest.snapshots["captions"].shards[0] == made[0]
+
+
+def test_null_bytes_and_huge_captions_are_rows(tmp_path):
+    one = tmp_path / "one.txt"
+    one.write_bytes(b"a red\x00circle\n" + b"word " * 20_000 + b"\n\x00\x00\n")
+    config = run_of(tmp_path, one)
+    manifest, _ = harvest(config)
+    rows = rows_of(config, manifest)
+    assert [(row["caption"][:12], row["reason"]) for row in rows] == [
+        ("a red circle", ""),
+        ("word word wo", "too long"),
+        ("", "too short"),
+    ]
+    assert len(rows[1]["caption"]) == 99_999
+
+
+def test_a_killed_and_resumed_harvest_leaves_the_same_files(tmp_path):
+    kept = []
+    for folder in (tmp_path / "whole", tmp_path / "killed"):
+        config = shapes_run(folder, 400)
+        if folder.name == "killed":
+            captions.make(config, {}, captions.plan(config, {})[1], lambda rows: None)
+            captions._harvest.cache_clear()
+        manifest, _ = harvest(config)
+        kept.append([shard.sha256 for shard in manifest.snapshots["captions"].shards])
+    assert kept[0] == kept[1]
+
+
+def test_selection_values_are_another_table(tmp_path):
+    tables = {
+        captions._folder(run_of(tmp_path, tmp_path / "one.txt", **values)).name
+        for values in (
+            {},
+            {"near_duplicates": {}},
+            {"language": {}},
+            {"selection": {"num_captions": 9}},
+            {"rewriter": {"model": "m", "endpoints": ("e",)}},
+        )
+    }
+    assert len(tables) == 5

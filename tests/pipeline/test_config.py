@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import RUNS, load_run
+from pipeline.config import RUNS, RowFilter, load_run
 
 
 def test_an_override_changes_one_value() -> None:
@@ -115,3 +115,23 @@ def test_a_file_that_is_no_run_is_named(tmp_path: Path, text: bytes) -> None:
 def test_a_picture_that_the_shapes_cells_do_not_fill_is_refused() -> None:
     with pytest.raises(ValueError, match=r"72 must be a multiple of teacher\.cell_pixels 16"):
         load_run("tiny", {"images.image_sizes": [64, 72]})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"captions.sources.0.enabled": False}, "none of .* is enabled"),
+        ({"captions.sources.1.revision": "main"}, "revision"),
+        ({"captions.near_duplicates.similarity": 1.5}, "less than or equal to 1"),
+        ({"captions.selection.short_share": -0.1}, "greater than or equal to 0"),
+        ({"captions.diversity.embedding": {"kind": "magic"}}, "'hashed', 'encoder'"),
+    ],
+)
+def test_wrong_caption_values_are_named(change: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        load_run("full", change)
+
+
+def test_a_filter_says_what_it_wants() -> None:
+    with pytest.raises(ValueError, match="equals, at_least or at_most"):
+        RowFilter(column="score")

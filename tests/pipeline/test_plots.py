@@ -9,7 +9,9 @@ from pipeline.plots import (
     Series,
     _smoothed,
     _thinned,
+    bars,
     curve_plot,
+    grouped_bars,
     learning_curve,
     loss_plot,
     preference_plot,
@@ -75,3 +77,14 @@ def test_smoothing_keeps_a_constant_and_thinning_the_last_point() -> None:
     x, y = _thinned(list(range(1001)), list(range(1001)))
     assert (x[0], x[-1], y[-1]) == (0, 1000, 1000)
     assert len(x) <= 401
+
+
+def test_bars_of_many_names_stay_small_and_keep_their_groups():
+    names = [str(number) for number in range(200)]
+    svg = bars(names, [float(number) for number in range(200)], "words", "captions")
+    assert len(svg) < MAX_PLOT_BYTES
+    assert b">words<" in svg
+    groups = {"colours": {"red": 3.0, "blue": 1.0}, "counts": {"two": 2.0}, "places": {}}
+    svg = grouped_bars(groups, "captions")
+    assert all(f">{word}<".encode() in svg for word in ("red", "blue", "two", "colours"))
+    assert svg == grouped_bars(groups, "captions")

@@ -38,9 +38,21 @@ def test_the_tiny_run_lacks_nothing() -> None:
 
 
 def test_only_the_stages_asked_for_are_looked_at() -> None:
-    sentences = preflight.missing(load_run("full"), ["captions"])
-    assert len(sentences) == 1
-    assert "no file matches" in sentences[0]
+    first, *others = preflight.missing(load_run("full"), ["captions"])
+    assert "'prompts': no file matches" in first
+    assert all("no file matches" in each or "not installed" in each for each in others)
+
+
+def test_cautions_of_the_sets_that_are_used_are_told_first(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = load_run("full", {"captions.sources.1.enabled": True})
+    with pytest.raises(ValueError, match="cannot start"):
+        preflight.check(run, ["captions"])
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("caution: pd12m (CDLA-Permissive-2.0): ")
+    assert preflight.cautions(load_run("full"), ["captions"]) == []
+    assert preflight.cautions(run, ["images"]) == []
 
 
 def test_a_run_without_the_stage_says_where_it_ends() -> None:

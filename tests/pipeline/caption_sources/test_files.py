@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.caption_sources import SourceRow, build, missing
+from pipeline.caption_sources import SourceRow, all_rows, build, missing
 from pipeline.config import FileCaptions
 
 WORDS = st.text(
@@ -24,7 +24,7 @@ def source(path: Path | str, kind: str, column: str | None = None):
 
 
 def texts(path: Path, kind: str, column: str | None = None) -> list[str | None]:
-    return [row.text for row in source(path, kind, column).rows()]
+    return [row.text for row in all_rows(source(path, kind, column))]
 
 
 @given(st.lists(WORDS, min_size=1))
@@ -50,7 +50,7 @@ def test_any_bytes_give_rows_or_a_value_error_that_names_the_file(
     path.write_bytes(content)
     rows, error = [], str(path)
     try:
-        rows = list(source(path, kind, "c").rows())
+        rows = list(all_rows(source(path, kind, "c")))
     except ValueError as raised:
         error = str(raised)
     assert str(path) in error
@@ -61,7 +61,7 @@ def test_a_broken_row_says_where_and_why(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     lines = [b'{"c": "good"}', b'{"c": ', b'{"c": "\xff"}', b'{"d": 1}', b'{"c": 5}', b"[]", b""]
     path.write_bytes(b"\n".join([*lines, b'{"c": "\\ud800"}']))
-    assert list(source(path, "jsonl", "c").rows()) == [
+    assert list(all_rows(source(path, "jsonl", "c"))) == [
         SourceRow("good", "a.jsonl:1"),
         SourceRow(None, "a.jsonl:2", "broken JSON"),
         SourceRow(None, "a.jsonl:3", "undecodable bytes"),
@@ -76,17 +76,17 @@ def test_a_broken_row_says_where_and_why(tmp_path: Path) -> None:
 def test_a_short_tsv_row_and_an_empty_parquet_value_have_no_caption(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text('n\tc\n1\n2\t"quoted" words\n')
     pq.write_table(pa.table({"c": ["one", None, " "]}), tmp_path / "a.parquet")
-    tsv = list(source(tmp_path / "a.tsv", "tsv", "c").rows())
+    tsv = list(all_rows(source(tmp_path / "a.tsv", "tsv", "c")))
     assert tsv[0] == SourceRow(None, "a.tsv:2", "no caption")
     assert tsv[1].text == '"quoted" words'
-    parquet = list(source(tmp_path / "a.parquet", "parquet", "c").rows())
+    parquet = list(all_rows(source(tmp_path / "a.parquet", "parquet", "c")))
     assert [row.reason for row in parquet] == ["", "no caption", "no caption"]
 
 
 def test_undecodable_parquet_values_are_rows(tmp_path: Path) -> None:
     broken = pa.array([b"fine", b"\xff\xfe"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"c": broken}), tmp_path / "a.parquet")
-    rows = list(source(tmp_path / "a.parquet", "parquet", "c").rows())
+    rows = list(all_rows(source(tmp_path / "a.parquet", "parquet", "c")))
     assert [row.reason for row in rows] == ["", "undecodable bytes"]
 
 
@@ -95,7 +95,7 @@ def test_an_empty_file_is_named(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "nothing"
     path.touch()
     with pytest.raises(ValueError, match=f"{path} is empty"):
-        list(source(path, kind, "c").rows())
+        list(all_rows(source(path, kind, "c")))
 
 
 def test_a_missing_column_names_the_file_and_what_it_has(tmp_path: Path) -> None:
@@ -105,17 +105,17 @@ def test_a_missing_column_names_the_file_and_what_it_has(tmp_path: Path) -> None
     for kind in ("jsonl", "tsv", "parquet"):
         path = tmp_path / f"a.{kind}"
         with pytest.raises(ValueError, match=rf"{path} has no column 'c'; .*'id', 'prompt'"):
-            list(source(path, kind, "c").rows())
+            list(all_rows(source(path, kind, "c")))
 
 
 def test_a_column_of_numbers_and_a_broken_parquet_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"c": [1, 2]}), path)
     with pytest.raises(ValueError, match=rf"{path}: column 'c' holds int64, expected string"):
-        list(source(path, "parquet", "c").rows())
+        list(all_rows(source(path, "parquet", "c")))
     path.write_bytes(b"not parquet at all")
     with pytest.raises(ValueError, match=f"{path} is not a Parquet file"):
-        list(source(path, "parquet", "c").rows())
+        list(all_rows(source(path, "parquet", "c")))
 
 
 def test_a_file_that_is_not_there_is_named_before_and_during_the_run(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_file_that_is_not_there_is_named_before_and_during_the_run(tmp_path: P
     assert "no file matches" in sentence
     assert str(tmp_path / "*.txt") in sentence
     with pytest.raises(ValueError, match="no file matches"):
-        list(absent.rows())
+        list(all_rows(absent))
 
 
 def test_a_format_with_columns_needs_one() -> None:
@@ -142,7 +142,7 @@ def test_patterns_are_read_in_order_each_file_once(tmp_path: Path) -> None:
         format="text",
         licence="MIT",
     )
-    assert [row.text for row in build(config).rows()] == ["a", "b"]
+    assert [row.text for row in all_rows(build(config))] == ["a", "b"]
 
 
 def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:

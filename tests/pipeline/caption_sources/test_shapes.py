@@ -1,15 +1,15 @@
-from pipeline.caption_sources import build, missing
+from pipeline.caption_sources import all_rows, build, missing
 from pipeline.config import ShapesCaptions
 from pipeline.shapes.grammar import held_out, parse
 
 
 def test_it_gives_the_asked_number_of_captions_none_held_out() -> None:
     config = ShapesCaptions(kind="shapes", num_captions=300, seed=4)
-    rows = list(build(config).rows())
+    rows = list(all_rows(build(config)))
     assert len(rows) == 300
     assert all(row.text and parse(row.text) and not held_out(row.text) for row in rows)
     assert rows[2].place == "shapes:3"
-    assert rows == list(build(config).rows())
+    assert rows == list(all_rows(build(config)))
     assert missing(config) == []
 
 
