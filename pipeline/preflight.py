@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import captions, evaluators, judges, teachers
-from pipeline.config import FeaturesConfig, RunConfig
+from pipeline.config import CaptionsConfig, EncoderEmbedding, FeaturesConfig, RunConfig
 
 # The section of a run's values that each stage reads, in the order of the data.
 SECTIONS = {
@@ -73,7 +73,7 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
             "prefect deployment run distill/tiny"
         )
     if "captions" in stages:
-        lacking += captions.missing(config)
+        lacking += captions.missing(config) + _missing_caption_encoders(config.captions)
     if "images" in stages and config.images:
         lacking += teachers.missing(config.images.teacher, config.images.accept_licence)
     if "verdicts" in stages and config.verdicts:
@@ -99,6 +99,16 @@ def has_gpu() -> bool:
         return False
     answer = subprocess.run([program, "-L"], capture_output=True, text=True, check=False)
     return "GPU" in answer.stdout
+
+
+def _missing_caption_encoders(config: CaptionsConfig) -> list[str]:
+    """Weights that the captions' embeddings need, where they are an encoder's."""
+    sentences = []
+    for place, values in (("selection", config.selection), ("diversity", config.diversity)):
+        if values and isinstance(values.embedding, EncoderEmbedding):
+            model, revision = values.embedding.model, values.embedding.revision
+            sentences.append(missing_weights(f"captions.{place}.embedding.model", model, revision))
+    return [sentence for sentence in sentences if sentence]
 
 
 def _missing_encoders(features: FeaturesConfig) -> list[str]:

@@ -83,3 +83,10 @@ def test_a_start_that_is_no_checkpoint_is_named_for_the_student_alone(tmp_path: 
     (line,) = preflight.missing(run, ["student"])
     assert line == f"student.start: {tmp_path} is no checkpoint folder"
     assert preflight.missing(run, ["captions"]) == []
+
+
+def test_the_weights_of_a_caption_encoder_are_looked_for() -> None:
+    embedding = {"kind": "encoder", "model": "some/encoder", "revision": "abc"}
+    run = load_run("full", {"captions.diversity.embedding": embedding})
+    sentences = preflight.missing(run, ["captions"])
+    assert any("captions.diversity.embedding.model" in each for each in sentences)
