@@ -18,7 +18,7 @@ from pipeline.signatures import Bytes, Hashes, Signatures
 
 MOST_IN_BAND = 8  # earlier captions of one band that are remembered
 MOST_LIKELY, MOST_COMPARED = 8, 3  # candidates that are estimated, and then compared
-MARGIN = 0.2  # an estimate this much below the similarity asked for speaks against a pair
+MARGIN = 0.15  # an estimate this much below the similarity asked for speaks against a pair
 
 
 def repeats(

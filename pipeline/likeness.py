@@ -8,7 +8,6 @@ one replaced in a long caption. Large is, whatever the letters say: another coun
 place or object, or another word where many similar captions have others, too.
 """
 
-import difflib
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -18,7 +17,6 @@ from pipeline.signatures import SHINGLE
 from pipeline.wording import essence
 
 MIN_WORDS = 10  # from here on words count beside letters
-MISSPELT = 0.7  # similarity of two words that are one
 # A word in so many of the captions that resemble others is a choice there, not a slip.
 COMMON_SHARE, COMMON_TIMES = 0.01, 10
 
@@ -45,15 +43,13 @@ class Likeness:
     def alike(self, one: "Words", other: "Words") -> bool:
         if one.words == other.words:
             return True
-        if not self._close(one, other):
-            return False
         if not self.keep_concepts:
-            return True
-        if one.counts != other.counts:  # "a cat" is one
+            return self._close(one, other)
+        if not _swapped(one.words, other.words) and self._chosen(one, other):
+            return False  # before letters are compared: templates have many such pairs
+        if not self._close(one, other) or one.counts != other.counts:  # "a cat" is one
             return False
-        if _swapped(one.words, other.words):
-            return True
-        return _contained(one.concepts, other.concepts) and not self._chosen(one, other)
+        return _swapped(one.words, other.words) or _contained(one.concepts, other.concepts)
 
     def _close(self, one: "Words", other: "Words") -> bool:
         if _jaccard(one.shingles, other.shingles) >= self.similarity:
@@ -66,9 +62,8 @@ class Likeness:
         """Is a word replaced by another that the captions around choose as often?"""
         lost, new = _replaced(one.words, other.words)
         least = max(COMMON_TIMES, COMMON_SHARE * self.met)
-        if not lost or not new or min(self.counts[word] for word in lost | new) < least:
-            return False
-        return not all(difflib.get_close_matches(word, lost, 1, MISSPELT) for word in new)
+        # A misspelt word is not common.
+        return bool(lost and new) and all(self.counts[word] >= least for word in lost | new)
 
 
 class Words:
