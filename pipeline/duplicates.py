@@ -38,7 +38,7 @@ def repeats(
     for row, buckets in _candidates(signatures.bands):
         if row >= prompts:
             likely = _likely(row, kept.most_common(buckets), signatures.minima, similarity)
-            same = likeness.first_same([captions[each] for each in likely], captions[row])
+            same = likeness.first_same([captions[each] for each in likely], captions[row], row)
             if same is not None:
                 found[row] = likely[same]
         if row < prompts or (not prompts and row not in found):

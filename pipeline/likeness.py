@@ -5,7 +5,7 @@ Out:   yes or no, the same whatever pairs follow.
 
 Small is: letters, punctuation, articles, a word put in, left out or misspelt, two words swapped,
 one replaced in a long caption. Large is, whatever the letters say: another count, another colour,
-place or object, or another word where many similar captions have others, too.
+place or object; among captions from templates also any other word that these choose among.
 """
 
 from collections import Counter
@@ -17,7 +17,9 @@ from pipeline.signatures import SHINGLE
 from pipeline.wording import essence
 
 MIN_WORDS = 10  # from here on words count beside letters
-# A word in so many of the captions that resemble others is a choice there, not a slip.
+# Where so many captions resemble earlier ones they come from templates; a word in so many of these
+# is a choice there, not a slip.
+TEMPLATE_SHARE = 0.15
 COMMON_SHARE, COMMON_TIMES = 0.01, 10
 
 
@@ -27,12 +29,14 @@ class Likeness:
     def __init__(self, similarity: float, keep_concepts: bool) -> None:
         self.similarity, self.keep_concepts = similarity, keep_concepts
         self.counts: Counter[str] = Counter()
-        self.met = 0
+        self.met = 0  # captions that resembled an earlier one
+        self.from_templates = False
 
-    def first_same(self, earlier: Sequence[str], caption: str) -> int | None:
-        """The place of the first of `earlier` that the caption repeats."""
+    def first_same(self, earlier: Sequence[str], caption: str, row: int) -> int | None:
+        """The place of the first of `earlier`, all before `row`, that the caption repeats."""
         if not earlier:
             return None
+        self.from_templates = self.met > max(COMMON_TIMES, TEMPLATE_SHARE * row)
         words = words_of(caption)
         same = (place for place, one in enumerate(earlier) if self.alike(words_of(one), words))
         found = next(same, None)
@@ -60,6 +64,8 @@ class Likeness:
 
     def _chosen(self, one: "Words", other: "Words") -> bool:
         """Is a word replaced by another that the captions around choose as often?"""
+        if not self.from_templates:
+            return False
         lost, new = _replaced(one.words, other.words)
         least = max(COMMON_TIMES, COMMON_SHARE * self.met)
         # A misspelt word is not common.

@@ -42,12 +42,13 @@ def test_likeness_is_symmetric_and_everything_is_like_itself(one: str, other: st
     assert alike(one, other) == alike(other, one)
 
 
-def test_a_word_that_similar_captions_choose_makes_another_caption() -> None:
+def test_a_word_that_templates_choose_makes_another_caption() -> None:
     likeness = Likeness(0.8, True)
     other = LONG.replace("narrow", "wooden")
-    assert likeness.first_same(["nothing", LONG], other) == 1
-    for _ in range(300):
-        likeness.first_same([LONG], LONG.replace("bread", "narrow wooden"))
-    assert likeness.first_same([LONG], other) is None
-    assert likeness.first_same([LONG], LONG.replace("narrow", "narorw")) == 0
-    assert likeness.first_same([], LONG) is None
+    assert likeness.first_same(["nothing", LONG], other, 2) == 1
+    for row in range(300):
+        likeness.first_same([LONG], LONG.replace("bread", "narrow wooden"), row)
+    assert likeness.first_same([LONG], other, 400) is None
+    assert likeness.first_same([LONG], other, 400_000) == 0
+    assert likeness.first_same([LONG], LONG.replace("narrow", "narorw"), 400) == 0
+    assert likeness.first_same([], LONG, 400) is None
