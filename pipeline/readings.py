@@ -5,6 +5,7 @@ Out:   <root>/readings/<id>.arrow, one file a part, a row for every row of the p
 Rerun: a part that was read whole is mapped, not read; a killed or vanished one leaves nothing.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from pipeline.wording import caption_id_of, normalise
 VERSION = 1
 ROWS_PER_BATCH = 8192
 STALE_SECONDS = 24 * 3600
+
+logger = logging.getLogger(__name__)
 
 READING = pa.schema(
     [
@@ -57,6 +60,7 @@ def _read(root: Path, source: CaptionSource, part: Part, language: LanguageConfi
     path = root / "readings" / f"{name}.arrow"
     if path.exists():
         return path
+    logger.info("reading %s of captions source %s", part.name, source.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent)
     waiting = path.with_name(f".{name}.{uuid4().hex}.part")
