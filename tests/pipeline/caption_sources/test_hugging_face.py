@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.caption_sources import SourceRow, all_rows, build, missing
 from pipeline.config import HuggingFaceCaptions
+from pipeline.readings import read_source
 
 INSTALLED = importlib.util.find_spec("datasets") is not None
 needs_datasets = pytest.mark.skipif(not INSTALLED, reason="needs lightgen[hub]")
@@ -88,3 +89,18 @@ def test_the_fingerprint_follows_the_files_and_asks_no_hub(tmp_path: Path) -> No
     assert source(folder).fingerprint() != before
     pinned = [source("some/set", revision=digit * 40).fingerprint() for digit in "01"]
     assert pinned[0] != pinned[1]
+
+
+@needs_datasets
+def test_a_shard_that_vanishes_is_named_and_the_ones_before_it_stay(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, {"text": ["one"]}, {"text": ["two"]})
+    vanishing = source(folder)
+    parts = vanishing.parts()
+    second = folder / "train-00001-of-00002.parquet"
+    away = second.rename(tmp_path / "away")
+    vanishing.parts = lambda: parts
+    with pytest.raises(ValueError, match="'set': set-00001-of-00002 could not be read to its end"):
+        read_source(tmp_path, vanishing, None)
+    assert len(list((tmp_path / "readings").glob("*.arrow"))) == 1
+    away.rename(second)
+    assert read_source(tmp_path, vanishing, None).rows["caption"].to_pylist() == ["one", "two"]
