@@ -157,7 +157,7 @@ class TableFolder:
     def _publish(
         self, part: Path, name: str, batches: Iterable[pa.RecordBatch | pa.Table]
     ) -> Shard:
-        schema, file = self.table.schema, str(part.absolute())
+        schema, file = _reproducible(self.table.schema), str(part.absolute())
         with LanceFileWriter(file, schema=schema, version=FORMAT) as writer:
             for chunk in _chunks(batches, schema, self.name):
                 writer.write_batch(chunk)
@@ -476,6 +476,21 @@ def _canonical(rows: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
     """Buffers of exactly these rows: Lance also sees the bytes around a slice."""
     (batch,) = rows.combine_chunks().to_batches()
     return pa.ipc.read_record_batch(batch.serialize(), schema)
+
+
+def _reproducible(schema: pa.Schema) -> pa.Schema:
+    """Texts as they are: by default Lance compresses longer ones after a random sample (FSST)."""
+    return pa.schema(
+        [column.with_metadata(NO_COMPRESSION) if _is_text(column) else column for column in schema],
+        metadata=schema.metadata,
+    )
+
+
+def _is_text(column: pa.Field) -> bool:
+    types = pa.types
+    text = types.is_string(column.type) or types.is_large_string(column.type)
+    binary = types.is_binary(column.type) or types.is_large_binary(column.type)
+    return (text or binary) and not column.metadata
 
 
 def _check_contract(table: Table) -> None:

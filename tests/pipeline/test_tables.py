@@ -165,6 +165,22 @@ def test_bytes_do_not_depend_on_how_rows_arrive(tmp_path_factory, cuts, as_table
     assert other.rows == 700
 
 
+def test_long_texts_have_the_same_bytes_each_time(tmp_path):
+    """Lance's own choice of a compression for them begins with a random sample."""
+    generator = random.Random(0)
+    words = [f"{generator.getrandbits(40):x}" for _ in range(500)]
+    texts = [" ".join(generator.choices(words, k=30)) for _ in range(2000)]
+    schema = pa.schema([pa.field("text", pa.string(), False), pa.field("more", pa.string())])
+    batch = pa.record_batch([texts, texts[::-1]], schema=schema)
+    sums = set()
+    for number in range(3):
+        folder = TableFolder(tmp_path / str(number), Table("texts", 1, schema), {})
+        sums.add(folder.write_shard("one", [batch]).sha256)
+        snapshot = folder.commit([folder.stated_shard("one")], "x")
+    assert len(sums) == 1
+    assert read(tmp_path / "2", snapshot)["text"].to_pylist() == texts
+
+
 def test_a_shard_without_rows_is_a_file_and_no_rows(tmp_path):
     place = folder(tmp_path)
     shards = [place.write_shard("full", [rows(0, 10)]), place.write_shard("empty", [])]
