@@ -135,10 +135,18 @@ class QwenJudge(Frozen):
 
     kind: Literal["qwen_vl"]
     model: str
+    revision: str | None = None  # of its weights, for the rows; the server chooses what it serves
     endpoints: tuple[str, ...] = Field(min_length=1)
+    # A JSON answer with scores and findings, or the first token's probability of yes.
+    mode: Literal["scores", "yes_no"] = "scores"
+    question_version: int = Field(1, ge=1)  # of the files in pipeline/judges/texts/
     max_pixels: int = Field(512 * 512, ge=56 * 56)
-    requests_in_flight: int = Field(64, ge=1)
+    max_tokens: int = Field(1024, ge=16)  # of an answer in scores
+    requests_in_flight: int = Field(64, ge=1, le=4096)
+    workers: int = Field(4, ge=1)  # threads that resize and encode pictures
     timeout_seconds: float = Field(120, gt=0)
+    patience_seconds: float = Field(300, gt=0)  # for one answer, all retries together
+    max_error_rate: float = Field(0.05, ge=0, le=1)  # of pictures without a usable answer
 
 
 JudgeConfig = Annotated[ShapesJudge | QwenJudge, Field(discriminator="kind")]
