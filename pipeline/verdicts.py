@@ -6,7 +6,6 @@ Out:   `verdicts`, one row for every picture, in the same order. Thresholds are 
 Rerun: judges only the shards of pictures that are new.
 """
 
-import io
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from PIL import Image
 from pipeline import judges
 from pipeline.captions import count, spread
 from pipeline.config import JudgeConfig, RunConfig, VerdictsConfig
+from pipeline.decoding import BROKEN, decode
 from pipeline.description import Description, Grid, Picture
 from pipeline.judges import NO_ANSWER, REFUSED, UNPARSABLE, Judge, Verdict
 from pipeline.margins import by_threshold, histograms, nearest, passing, scores_of, thresholds_of
@@ -39,7 +39,7 @@ from pipeline.tables import (
 )
 
 STAGE = "verdicts"
-NOT_DRAWN, BROKEN = "not drawn", "does not decode"
+NOT_DRAWN = "not drawn"
 # Never accepted, whatever the thresholds: nobody saw the picture, or nobody knows what was said.
 UNJUDGED = (NOT_DRAWN, BROKEN, UNPARSABLE, NO_ANSWER, REFUSED)
 LOW_ALIGNMENT, LOW_QUALITY = "low alignment", "low quality"  # where the judge names no reason
@@ -191,12 +191,7 @@ def _unseen(data: bytes | None, reason: str) -> Verdict:
 
 def decoded(data: bytes | None) -> Image.Image | None:
     """None where there is no picture or it does not decode: a bad row is data."""
-    if data is None:
-        return None
-    try:
-        return Image.open(io.BytesIO(data)).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what PIL raises
-        return None
+    return None if data is None else decode(data)[0]
 
 
 # --- thresholds ---------------------------------------------------------------------------------
