@@ -12,8 +12,19 @@ from PIL import Image, ImageOps
 
 BROKEN, ANIMATED, TOO_LARGE = "does not decode", "animated picture", "too many pixels"
 MAX_PIXELS = 64_000_000  # 8,000 x 8,000; decoding takes four bytes for each
-# What PIL's readers raise on damaged files.
-DAMAGE = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, OverflowError)
+# What PIL's readers raise on damaged files, found by damaging files of seventeen formats.
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image | None, str]:
@@ -30,7 +41,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image | Non
         return rgb(upright), ""
     except Image.DecompressionBombError:
         return None, TOO_LARGE
-    except (*DAMAGE, struct.error, EOFError, ZeroDivisionError, AttributeError):
+    except DAMAGE:
         return None, BROKEN
 
 

@@ -27,7 +27,7 @@ FREE_LICENCES = (
 # Names of terms that restrict what may be trained on a model's pictures.
 FLUX = "FLUX-Non-Commercial"  # section 2(d): not to train a competitive model
 STABILITY = "Stability-Community"  # outputs not to create or improve a foundational model
-NVIDIA = "NVIDIA-Non-Commercial"
+NVIDIA = "NSCL-v2-custom"  # research and evaluation only
 LIBRARIES = {"bitsandbytes_4bit": "bitsandbytes", "bitsandbytes_8bit": "bitsandbytes"}
 
 

@@ -94,7 +94,7 @@ def test_a_picture_that_is_cut_off_does_not_decode(kind: str) -> None:
     assert decode(b"") == (None, BROKEN)
 
 
-@given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "MPO"]), st.data())
+@given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "MPO", "AVIF"]), st.data())
 def test_damaged_bytes_are_a_picture_or_a_reason(kind: str, data: st.DataObject) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
