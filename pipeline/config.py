@@ -91,6 +91,15 @@ class QuantizationConfig(Frozen):
     components: tuple[str, ...] = Field(("transformer",), min_length=1)  # of the pipeline
 
 
+class SafetyConfig(Frozen):
+    """An image classifier; a picture whose unsafe labels reach the threshold is not kept."""
+
+    repository: str
+    revision: str | None = None
+    labels: tuple[str, ...] = Field(("nsfw",), min_length=1)
+    threshold: float = Field(0.5, gt=0, le=1)
+
+
 class DiffusersTeacher(Frozen):
     """Any text-to-image pipeline of diffusers, by class name and folder or hub repository."""
 
@@ -105,6 +114,7 @@ class DiffusersTeacher(Frozen):
     # Further values of the pipeline's call: {true_cfg_scale: 4.0, negative_prompt: " "}
     arguments: dict[str, str | int | float | bool | None] = {}
     quantization: QuantizationConfig | None = None
+    safety: SafetyConfig | None = None
     # How it is run changes the last bits of a picture at most, so it names no other table.
     batch_size: int = Field(8, ge=1)  # halved for the rest of the process when memory runs out
     text_batch_size: int = Field(16, ge=1)  # captions whose text is encoded together

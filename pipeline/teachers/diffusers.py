@@ -22,6 +22,7 @@ from pipeline.config import DiffusersTeacher
 from pipeline.teachers import Drawing, TeacherFacts
 from pipeline.teachers.flaws import UNSAFE, flaw
 from pipeline.teachers.pipelines import CONDITIONS, load
+from pipeline.teachers.safety import SafetyCheck
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class DiffusersDrawer:
     def __init__(self, config: DiffusersTeacher) -> None:
         self.config = config
         self.pipe = load(config)
+        self.safety = SafetyCheck(config.safety) if config.safety else None
         self.batch_size, self.text_batch_size = config.batch_size, config.text_batch_size
         self.conditions: dict[str, Condition] = {}  # of the captions drawn last
         local = Path(config.repository).is_dir()
@@ -160,9 +162,13 @@ class DiffusersDrawer:
             # On the CPU, so that the noise is the same on every machine.
             generator=[torch.Generator().manual_seed(order.seed) for order in orders],
         )
-        flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(orders)
-        drawn = zip(output.images, flagged, strict=True)
-        return [_drawing(image, unsafe) for image, unsafe in drawn][:number]
+        images = output.images[:number]
+        flagged = (getattr(output, "nsfw_content_detected", None) or [False] * number)[:number]
+        if self.safety:
+            found = self.safety.unsafe_among(images)
+            flagged = [one or other for one, other in zip(flagged, found, strict=True)]
+        drawn = zip(images, flagged, strict=True)
+        return [_drawing(image, unsafe) for image, unsafe in drawn]
 
     def _conditioning(self, captions: Sequence[str]) -> dict[str, Any]:
         arguments = self._arguments()

@@ -76,6 +76,7 @@ def missing_for(
         _missing_class(config.pipeline),
         _missing_weights(config),
         _missing_library(config),
+        _missing_classifier(config),
     ]
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         lacking += _missing_gpu(config)
@@ -131,6 +132,25 @@ def _missing_library(config: DiffusersTeacher) -> str:
     if find_spec(library):
         return ""
     return f"images.teacher.quantization: {method} needs {library}; pip install {library}"
+
+
+def _missing_classifier(config: DiffusersTeacher) -> str:
+    if config.safety is None:
+        return ""
+    repository, revision = config.safety.repository, config.safety.revision
+    place = "images.teacher.safety.repository"
+    if (Path(repository) / "config.json").is_file():
+        return ""
+    if Path(repository).is_absolute() or repository.count("/") != 1:
+        return f"{place}: the folder {repository} is not there"
+    if revision is None:
+        return f"images.teacher.safety.revision: {repository} is a hub repository: pin a commit"
+    if isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str):
+        return ""
+    return (
+        f"{place}: {repository} is not in the hub cache. "
+        f"Get it with: hf download {repository} --revision {revision}"
+    )
 
 
 def _missing_weights(config: DiffusersTeacher) -> str:

@@ -98,6 +98,21 @@ def test_a_free_licence_on_a_card_does_not_lift_what_is_known(tmp_path: Path) ->
     assert missing(pictures, "MIT") == [files]
 
 
+def test_a_classifier_must_be_here_too(cache: Path, tmp_path: Path) -> None:
+    folder = str(filled(tmp_path / "teacher"))
+    for safety, words in (
+        ({"repository": "some/classifier"}, "pin a commit"),
+        ({"repository": "some/classifier", "revision": "a"}, "hf download some/classifier"),
+        ({"repository": str(tmp_path / "none")}, "is not there"),
+    ):
+        (sentence,) = missing(teacher(folder, safety=safety))
+        assert sentence.startswith("images.teacher.safety.")
+        assert words in sentence
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "config.json").touch()
+    assert missing(teacher(folder, safety={"repository": str(tmp_path / "here")})) == []
+
+
 def test_a_class_that_diffusers_lacks_is_told_without_importing_it(tmp_path: Path) -> None:
     folder = str(filled(tmp_path / "teacher"))
     (sentence,) = missing(teacher(folder, pipeline="ZImagPipeline"))
