@@ -136,11 +136,14 @@ class DiffusersDrawer:
     def _arguments(self) -> dict[str, Any]:
         """What the call is given beside its captions, with the call's own defaults for text."""
         takes = inspect.signature(self.pipe.__call__).parameters
-        text = set(inspect.signature(self.pipe.encode_prompt).parameters)
+        text: set[str] = set()
+        if hasattr(self.pipe, "encode_prompt"):
+            text = set(inspect.signature(self.pipe.encode_prompt).parameters) & set(takes)
         values = {
             name: takes[name].default
-            for name in text & set(takes) - {"prompt", "num_images_per_prompt"}
-            if not name.endswith(("_embeds", "_mask"))
+            for name in sorted(text - {"prompt", "num_images_per_prompt"})
+            if takes[name].default is not inspect.Parameter.empty
+            and not name.endswith(("_embeds", "_mask"))
         }
         if "max_sequence_length" in takes:
             values["max_sequence_length"] = self.config.max_sequence_length

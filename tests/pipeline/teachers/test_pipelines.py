@@ -1,15 +1,25 @@
 """Values of a run become a loaded pipeline, or a sentence that names what is wrong."""
 
+import inspect
+
+import diffusers
 import pytest
 import torch
 import transformers
 
-from pipeline.config import QuantizationConfig
+from pipeline.config import DiffusersTeacher, QuantizationConfig
+from pipeline.teachers.diffusers import DiffusersDrawer
 from pipeline.teachers.pipelines import CONDITIONS, bits, known_pipelines, load
 
 
-def test_every_class_whose_text_is_encoded_beforehand_exists() -> None:
-    assert set(CONDITIONS) <= set(known_pipelines())
+@pytest.mark.parametrize("name", sorted(CONDITIONS))
+def test_a_class_whose_text_is_encoded_beforehand_takes_it_back(name: str) -> None:
+    assert name in known_pipelines()
+    drawer = DiffusersDrawer.__new__(DiffusersDrawer)  # without its weights
+    drawer.config = DiffusersTeacher(kind="diffusers", repository="none", licence="MIT")
+    drawer.pipe = getattr(diffusers, name)
+    assert set(CONDITIONS[name]) <= set(inspect.signature(drawer.pipe.__call__).parameters)
+    assert inspect.Parameter.empty not in drawer._arguments().values()
 
 
 def test_a_pipeline_is_loaded_in_its_precision(tiny) -> None:
