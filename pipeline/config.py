@@ -213,7 +213,17 @@ class QwenJudge(Frozen):
     max_error_rate: float = Field(0.05, ge=0, le=1)  # of pictures without a usable answer
 
 
-JudgeConfig = Annotated[ShapesJudge | QwenJudge, Field(discriminator="kind")]
+class ClipJudgeConfig(Frozen):
+    """CLIPScore and an aesthetic head through open_clip (the extra `clip`)."""
+
+    kind: Literal["clip"]
+    model: str = "ViT-L-14"  # open_clip's name
+    weights: str  # a .safetensors file: the older files are pickles
+    aesthetic: str | None = None  # linear layers over the embedding, .safetensors
+    batch_size: int = Field(64, ge=1)
+
+
+JudgeConfig = Annotated[ShapesJudge | QwenJudge | ClipJudgeConfig, Field(discriminator="kind")]
 
 
 class VerdictsConfig(Frozen):

@@ -5,12 +5,13 @@ To add a judge: a config in `pipeline/config.py`, a file here, one case in `buil
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, assert_never
 
 from PIL import Image
 
-from pipeline.config import JudgeConfig, QwenJudge, ShapesJudge
+from pipeline.config import ClipJudgeConfig, JudgeConfig, QwenJudge, ShapesJudge
 
 # Reasons of pictures that a judge did not judge: never accepted, whatever the thresholds.
 UNPARSABLE, NO_ANSWER, REFUSED = "unparsable answer", "no answer", "refused by the server"
@@ -53,6 +54,10 @@ def build(config: JudgeConfig, memo: Path | None = None) -> Judge:
             from pipeline.judges.qwen_vl import QwenVlJudge
 
             return QwenVlJudge(config, memo)
+        case ClipJudgeConfig():
+            from pipeline.judges.clip import ClipJudge
+
+            return ClipJudge(config)
         case _:
             assert_never(config)
 
@@ -62,7 +67,9 @@ def identity(config: JudgeConfig) -> dict[str, object]:
 
     Where a judge is served, and how many questions it is asked at once, changes no verdict.
     """
-    if not isinstance(config, QwenJudge):
+    if isinstance(config, ClipJudgeConfig):
+        return config.model_dump(mode="json", exclude={"batch_size"})
+    if isinstance(config, ShapesJudge):
         return config.model_dump(mode="json")
     from pipeline.judges.questions import digest
 
@@ -73,8 +80,22 @@ def identity(config: JudgeConfig) -> dict[str, object]:
 
 def missing(config: JudgeConfig) -> list[str]:
     """What this machine lacks for the judge, one sentence each."""
-    if not isinstance(config, QwenJudge):
-        return []
-    from pipeline.judges.servers import missing_endpoints
+    match config:
+        case QwenJudge():
+            from pipeline.judges.servers import missing_endpoints
 
-    return missing_endpoints(config.endpoints, config.model)
+            return missing_endpoints(config.endpoints, config.model)
+        case ClipJudgeConfig():
+            return _missing_clip(config)
+        case _:
+            return []
+
+
+def _missing_clip(config: ClipJudgeConfig) -> list[str]:
+    lacking = []
+    if find_spec("open_clip") is None:
+        lacking.append("verdicts.judge: kind clip needs open_clip; pip install -e '.[clip]'")
+    for place, file in (("weights", config.weights), ("aesthetic", config.aesthetic)):
+        if file and not (file.endswith(".safetensors") and Path(file).is_file()):
+            lacking.append(f"verdicts.judge.{place}: {file} is not there as a .safetensors file")
+    return lacking
