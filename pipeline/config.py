@@ -409,6 +409,7 @@ class RunConfig(Frozen):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     root: str  # folder of tables, checkpoints and reports, relative to the repository
     device: Literal["cpu", "cuda"] = "cpu"
+    note: str = ""  # what a reader of its report must know before anything else
     captions: CaptionsConfig
     # A run may end early: `real` only harvests captions.
     images: ImagesConfig | None = None
