@@ -64,7 +64,7 @@ def report(config: RunConfig, handed: dict[str, Handed]) -> None:
     }
     scores = evaluation.scores(config, manifests["evaluate"]) if "evaluate" in manifests else None
     page = write_report(config, manifests, descriptions, timings, scores)
-    told = build_report(config.name, manifests, descriptions, timings, scores)
+    told = build_report(config.name, manifests, descriptions, timings, scores, note=config.note)
     text = f"{markdown(told, descriptions)}\nEverything on one page: `{page.resolve()}`\n"
     create_markdown_artifact(text, key=f"{config.name}-report", description="the run's report")
     get_run_logger().info("report: %s", page)

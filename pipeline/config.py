@@ -216,6 +216,23 @@ class ShapesTeacher(Frozen):
     licence: Literal["MIT"] = "MIT"
 
 
+class QuantizationConfig(Frozen):
+    """Weights of fewer bits, by a library that is loaded only where this is asked for."""
+
+    method: Literal["bitsandbytes_4bit", "bitsandbytes_8bit", "torchao"]
+    weights: Literal["int8", "int4", "float8"] = "int8"  # torchao alone
+    components: tuple[str, ...] = Field(("transformer",), min_length=1)  # of the pipeline
+
+
+class SafetyConfig(Frozen):
+    """An image classifier; a picture whose unsafe labels reach the threshold is not kept."""
+
+    repository: str
+    revision: str | None = None
+    labels: tuple[str, ...] = Field(("nsfw",), min_length=1)
+    threshold: float = Field(0.5, gt=0, le=1)
+
+
 class DiffusersTeacher(Frozen):
     """Any text-to-image pipeline of diffusers, by class name and folder or hub repository."""
 
@@ -226,16 +243,54 @@ class DiffusersTeacher(Frozen):
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     num_steps: int = Field(4, ge=1)
     guidance: float = Field(0.0, ge=0)
-    max_sequence_length: int = Field(256, ge=1)
-    batch_size: int = Field(8, ge=1)
+    max_sequence_length: int = Field(256, ge=1)  # where the pipeline has it
+    # Further values of the pipeline's call: {true_cfg_scale: 4.0, negative_prompt: " "}
+    arguments: dict[str, str | int | float | bool | None] = {}
+    quantization: QuantizationConfig | None = None
+    safety: SafetyConfig | None = None
+    # How it is run changes the last bits of a picture at most, so it names no other table.
+    batch_size: int = Field(8, ge=1)  # halved for the rest of the process when memory runs out
+    text_batch_size: int = Field(16, ge=1)  # captions whose text is encoded together
+    offload: Literal["none", "model", "sequential"] = "none"  # to the CPU's memory
+    compile: bool = False  # the repeated blocks of the denoiser
+    attention_backend: str | None = None  # by diffusers' name: native, flash, _flash_3_hub, sage
+    licence: str
+
+    def __hash__(self) -> int:  # a mapping among the values has none
+        return hash(self.model_dump_json())
+
+
+class PicturesTeacher(Frozen):
+    """Pictures that are there already, found by their caption: nothing is drawn."""
+
+    kind: Literal["pictures"]
+    name: str  # the teacher column of its rows: what drew them, or the set's name
+    dataset: str | None = None  # its hub repository, for the terms that are known of it
+    revision: str = "local"
+    paths: tuple[str, ...] = Field(min_length=1)  # files or glob patterns, relative to the repo
+    format: Literal["webdataset", "parquet"]
+    image: str = "jpg"  # webdataset: ending of the picture's member; parquet: its column
+    member: str = "json"  # webdataset: ending of the caption's member
+    column: str | None = "prompt"  # key in a JSON member, or column; None: the member is the text
+    max_pixels: int = Field(64_000_000, ge=1)  # of a picture that is decoded
     licence: str
 
 
-TeacherConfig = Annotated[ShapesTeacher | DiffusersTeacher, Field(discriminator="kind")]
+TeacherConfig = Annotated[
+    ShapesTeacher | DiffusersTeacher | PicturesTeacher, Field(discriminator="kind")
+]
+
+
+class PictureFormat(Frozen):
+    """How pictures are stored. PNG loses nothing and takes five to ten times the room."""
+
+    format: Literal["png", "webp", "jpeg"] = "png"
+    quality: int = Field(95, ge=1, le=100)  # webp, jpeg
 
 
 class ImagesConfig(Frozen):
     teacher: TeacherConfig
+    picture: PictureFormat = PictureFormat()
     image_sizes: tuple[int, ...] = Field(min_length=1)  # each caption is drawn once a size
     max_captions: dict[int, int] = {}  # size -> draw only the first n captions at this size
     seeds_per_caption: int = Field(1, ge=1)
@@ -253,6 +308,15 @@ class ImagesConfig(Frozen):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _one_picture_a_caption(self) -> "ImagesConfig":
+        if isinstance(self.teacher, PicturesTeacher) and self.seeds_per_caption != 1:
+            raise ValueError(
+                f"seeds_per_caption: {self.seeds_per_caption}, but a set of pictures has no "
+                "seeds; it gives one picture a caption"
+            )
+        return self
+
 
 # --- verdicts ---------------------------------------------------------------------------------
 
@@ -268,13 +332,31 @@ class QwenJudge(Frozen):
 
     kind: Literal["qwen_vl"]
     model: str
+    revision: str | None = None  # of its weights, for the rows; the server chooses what it serves
     endpoints: tuple[str, ...] = Field(min_length=1)
+    # A JSON answer with scores and findings, or the first token's probability of yes.
+    mode: Literal["scores", "yes_no"] = "scores"
+    question_version: int = Field(1, ge=1)  # of the files in pipeline/judges/texts/
     max_pixels: int = Field(512 * 512, ge=56 * 56)
-    requests_in_flight: int = Field(64, ge=1)
+    max_tokens: int = Field(1024, ge=16)  # of an answer in scores
+    requests_in_flight: int = Field(64, ge=1, le=4096)
+    workers: int = Field(4, ge=1)  # threads that resize and encode pictures
     timeout_seconds: float = Field(120, gt=0)
+    patience_seconds: float = Field(300, gt=0)  # for one answer, all retries together
+    max_error_rate: float = Field(0.05, ge=0, le=1)  # of pictures without a usable answer
 
 
-JudgeConfig = Annotated[ShapesJudge | QwenJudge, Field(discriminator="kind")]
+class ClipJudgeConfig(Frozen):
+    """CLIPScore and an aesthetic head through open_clip (the extra `clip`)."""
+
+    kind: Literal["clip"]
+    model: str = "ViT-L-14"  # open_clip's name
+    weights: str  # a .safetensors file: the older files are pickles
+    aesthetic: str | None = None  # linear layers over the embedding, .safetensors
+    batch_size: int = Field(64, ge=1)
+
+
+JudgeConfig = Annotated[ShapesJudge | QwenJudge | ClipJudgeConfig, Field(discriminator="kind")]
 
 
 class VerdictsConfig(Frozen):
@@ -460,6 +542,7 @@ class RunConfig(Frozen):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     root: str  # folder of tables, checkpoints and reports, relative to the repository
     device: Literal["cpu", "cuda"] = "cpu"
+    note: str = ""  # what a reader of its report must know before anything else
     captions: CaptionsConfig
     # A run may end early: `real` only harvests captions.
     images: ImagesConfig | None = None

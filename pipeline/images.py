@@ -19,7 +19,7 @@ from PIL import Image
 
 from pipeline import teachers
 from pipeline.captions import count, spread
-from pipeline.config import ImagesConfig, RunConfig, TeacherConfig
+from pipeline.config import ImagesConfig, PictureFormat, RunConfig, TeacherConfig
 from pipeline.description import Description, Grid, Picture
 from pipeline.pictures import Cell, contact_sheet
 from pipeline.tables import (
@@ -41,17 +41,20 @@ DRAWINGS_PER_SHARD = 2048
 DRAWINGS_PER_CALL = 64
 SHOWN = 24
 WRONG_SIZE = "drawn at another size"
+PNG = PictureFormat()
+# The columns that say what drew a picture.
+MAKER = ("teacher", "revision", "licence", "pipeline", "precision", "num_steps", "guidance")
 
 IMAGES = Table(
     name="images",
-    version=1,
+    version=2,
     schema=pa.schema(
         [
             pa.field("image_id", pa.string(), False),
             pa.field("caption_id", pa.string(), False),
             pa.field("caption", pa.string(), False),
             pa.field("seed", pa.int64(), False),
-            pa.field("image", pa.large_binary(), True, NO_COMPRESSION),  # PNG; null: not drawn
+            pa.field("image", pa.large_binary(), True, NO_COMPRESSION),  # a file; null: not drawn
             pa.field("width", pa.int32(), False),  # the size asked for where nothing was drawn
             pa.field("height", pa.int32(), False),
             pa.field("teacher", pa.string(), False),
@@ -59,6 +62,8 @@ IMAGES = Table(
             pa.field("licence", pa.string(), False),
             pa.field("num_steps", pa.int32(), False),
             pa.field("guidance", pa.float32(), False),
+            pa.field("pipeline", pa.string(), False),  # the class that drew; "" where none did
+            pa.field("precision", pa.string(), False),  # of its weights
             pa.field("reason", pa.string(), False),  # "" when drawn
         ]
     ),
@@ -110,7 +115,7 @@ def make(
         teacher = _teacher(images.teacher)
         for first in range(0, len(orders), DRAWINGS_PER_CALL):
             chosen = orders[first : first + DRAWINGS_PER_CALL]
-            yield draw_images(teacher, chosen, size, folder.fingerprint)
+            yield draw_images(teacher, chosen, size, folder.fingerprint, images.picture)
             progress(first + len(chosen))
 
     return [folder.write_shard(work.name, batches())]
@@ -130,8 +135,9 @@ def _values(config: RunConfig) -> ImagesConfig:
 
 def _folder(config: RunConfig) -> TableFolder:
     """Sizes and numbers of seeds choose rows and do not change them: they are inputs."""
-    values = _values(config).model_dump(mode="json", include={"teacher", "seed"})
-    return TableFolder(config.root, IMAGES, values)
+    values = _values(config).model_dump(mode="json", include={"seed", "picture"})
+    identity = teachers.identity(_values(config).teacher)
+    return TableFolder(config.root, IMAGES, {**values, "teacher": identity})
 
 
 def _inputs(config: RunConfig, upstream: Mapping[str, Manifest]) -> str:
@@ -179,7 +185,13 @@ def shard_name(folder: TableFolder, orders: Sequence[Order], size: int) -> str:
     return identifier(folder.fingerprint, size, orders)
 
 
-def draw_images(teacher: Teacher, orders: Sequence[Order], size: int, maker: str) -> pa.RecordBatch:
+def draw_images(
+    teacher: Teacher,
+    orders: Sequence[Order],
+    size: int,
+    maker: str,
+    picture: PictureFormat = PNG,
+) -> pa.RecordBatch:
     """Rows of one call of the teacher; what it could not draw is a row with its reason."""
     drawings = [
         _checked(drawing, size)
@@ -193,7 +205,7 @@ def draw_images(teacher: Teacher, orders: Sequence[Order], size: int, maker: str
         "caption_id": [order.caption_id for order in orders],
         "caption": [order.caption for order in orders],
         "seed": [order.seed for order in orders],
-        "image": [png(d.image) if d.image is not None else None for d in drawings],
+        "image": [encoded(d.image, picture) if d.image is not None else None for d in drawings],
         "width": [size] * number,
         "height": [size] * number,
         "teacher": [facts.name] * number,
@@ -201,6 +213,8 @@ def draw_images(teacher: Teacher, orders: Sequence[Order], size: int, maker: str
         "licence": [facts.licence] * number,
         "num_steps": [facts.num_steps] * number,
         "guidance": [facts.guidance] * number,
+        "pipeline": [facts.pipeline] * number,
+        "precision": [facts.precision] * number,
         "reason": [drawing.reason for drawing in drawings],
     }
     return pa.RecordBatch.from_pydict(columns, schema=IMAGES.schema)
@@ -213,8 +227,20 @@ def _checked(drawing: Drawing, size: int) -> Drawing:
 
 
 def png(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.convert("RGB").save(out, "PNG", optimize=False, compress_level=1)
+    return encoded(image)
+
+
+def encoded(image: Image.Image, picture: PictureFormat = PNG) -> bytes:
+    """A file of the picture alone: no metadata of whatever it came from."""
+    out, plain = io.BytesIO(), image.convert("RGB")
+    plain.info = {}
+    match picture.format:
+        case "webp":
+            plain.save(out, "WEBP", quality=picture.quality, method=4)
+        case "jpeg":  # whole colour resolution: thin coloured lines are what captions ask for
+            plain.save(out, "JPEG", quality=picture.quality, subsampling=0)
+        case _:
+            plain.save(out, "PNG", optimize=False, compress_level=1)
     return out.getvalue()
 
 
@@ -225,8 +251,7 @@ def describe(
     config: RunConfig, upstream: Mapping[str, Manifest], manifest: Manifest
 ) -> Description:
     snapshot = manifest.snapshots[STAGE]
-    names = ["caption_id", "width", "reason", "teacher", "revision", "licence", "num_steps"]
-    table = read(config.root, snapshot, [*names, "guidance"], check=False)
+    table = read(config.root, snapshot, ["caption_id", "width", "reason", *MAKER], check=False)
     reasons = table["reason"].to_pylist()
     rejected = [reason for reason in reasons if reason]
     drawn = [row for row, reason in enumerate(reasons) if not reason]
@@ -249,11 +274,12 @@ def _facts(upstream: Mapping[str, Manifest], snapshot: Snapshot, table: pa.Table
         "content": snapshot.content,
         "captions": upstream["captions"].snapshots["captions"].label,
     }
-    for name in ("teacher", "revision", "licence", "num_steps", "guidance"):
-        given = table[name].unique().to_pylist()
-        facts[name.replace("_", " ")] = ", ".join(
-            f"{value:g}" if isinstance(value, float) else str(value) for value in given
-        )
+    for name in MAKER:
+        given = [value for value in table[name].unique().to_pylist() if value != ""]
+        if given:
+            facts[name.replace("_", " ")] = ", ".join(
+                f"{value:g}" if isinstance(value, float) else str(value) for value in given
+            )
     return facts
 
 

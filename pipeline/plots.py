@@ -198,6 +198,21 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float]], y_label: str) -> byt
     return out[0]
 
 
+def histogram(values: Sequence[float], bins: int, x_label: str, threshold: float) -> bytes:
+    """Scores from 0 to 1, green from the threshold on; the bin that it cuts counts as its start."""
+    counts = [0] * bins
+    for value in values:
+        counts[min(bins - 1, int(value * bins + 1e-6))] += 1
+    starts = [number / bins for number in range(bins)]
+    colours = [GOOD if start >= threshold - 1e-6 else BAD for start in starts]
+    with _figure(x_label, "pictures", height=2.6) as (axes, out):
+        axes.bar(starts, counts, 0.9 / bins, align="edge", color=colours)
+        axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.set_xlim(0, 1)
+        _thousands(axes.yaxis)
+    return out[0]
+
+
 # --- style --------------------------------------------------------------------------------------
 
 _STYLE: dict[str, Any] = {

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline import judges
 from pipeline.captions import count, spread
 from pipeline.config import PreferencesConfig, RunConfig, VerdictsConfig
 from pipeline.description import Description, Grid, Picture
@@ -44,7 +45,7 @@ from pipeline.tables import (
     read,
     take,
 )
-from pipeline.verdicts import accepted, build_judge, judge_values, judged_images, reasons
+from pipeline.verdicts import accepted, build_judge, judged_images, reasons
 
 STAGE = "preferences"
 TEACHER_OVER_STUDENT, BEST_OVER_WORST = "teacher_over_student", "best_over_worst"
@@ -190,7 +191,7 @@ def _folders(config: RunConfig) -> dict[str, TableFolder]:
         "autoencoder": autoencoder_identity(config.features),
         "text encoder": text_encoder_identity(config.features),
         "text length": config.features.text_length,
-        "judge": judge_values(config.verdicts.judge),
+        "judge": judges.identity(config.verdicts.judge),
     }
     compared = values.model_dump(mode="json", include={"pairs", "min_margin"})
     compared |= config.verdicts.model_dump(mode="json", include={"min_alignment", "min_quality"})
@@ -276,7 +277,7 @@ def draw_samples(
     """The student's pictures of these captions, each with the judge's verdict."""
     values = _values(config)
     assert config.verdicts is not None
-    judge = build_judge(config.verdicts.judge)
+    judge = build_judge(config.verdicts.judge, config.root)
     orders = [
         (subject, number, seed_of(subject.caption_id, number, values.seed))
         for subject in part

@@ -12,7 +12,7 @@ import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from pipeline.config import RunConfig
 from pipeline.description import (
@@ -72,6 +72,7 @@ class Report(TypedDict):
     stages: dict[str, StageReport]
     scores: dict[str, dict[str, float]]
     totals: Totals
+    note: NotRequired[str]  # of the run, where it has one: what to know before anything else
 
 
 def write_report(
@@ -84,7 +85,7 @@ def write_report(
     """Write the three files and return report.html's path; the others lie beside it."""
     folder = Path(config.root) / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    report = build_report(config.name, manifests, descriptions, timings, scores)
+    report = build_report(config.name, manifests, descriptions, timings, scores, note=config.note)
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     write_whole(folder / "report.json", text.encode())
     samples = best_samples(descriptions)
@@ -101,9 +102,11 @@ def build_report(
     descriptions: Mapping[str, Description],
     timings: Mapping[str, Timing],
     scores: Scores | None = None,
+    *,
+    note: str = "",
 ) -> Report:
     """Stages in the order of their descriptions, which is the order of the data."""
-    return Report(
+    report = Report(
         schema=SCHEMA,
         run=run,
         stages={
@@ -120,6 +123,7 @@ def build_report(
             seconds=round(sum(each.seconds for each in timings.values()), 3),
         ),
     )
+    return report | {"note": note} if note else report
 
 
 def best_samples(descriptions: Mapping[str, Description]) -> bytes | None:
@@ -135,6 +139,7 @@ def markdown(report: Report, descriptions: Mapping[str, Description]) -> str:
     totals = report["totals"]
     parts = [
         f"# The run {report['run']}",
+        *([f"> {report['note']}"] if "note" in report else []),
         f"**{totals['made']:,}** rows made &nbsp;·&nbsp; **{totals['reused']:,}** reused "
         f"&nbsp;·&nbsp; **{totals['rejected']:,}** rejected &nbsp;·&nbsp; "
         f"**{totals['seconds']:,.0f}** s",

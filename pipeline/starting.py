@@ -96,6 +96,7 @@ def origins_of(config: RunConfig) -> dict[str, str]:
     features, images = config.features, config.images
     assert features is not None and images is not None
     teacher = images.teacher.model_dump(mode="json")
+    named = [teacher.get(key) for key in ("repository", "dataset", "name", "kind")]
     sources = [each.model_dump(mode="json") for each in config.captions.sources]
     return {
         "autoencoder": features.autoencoder,
@@ -103,7 +104,7 @@ def origins_of(config: RunConfig) -> dict[str, str]:
         "autoencoder_subfolder": features.autoencoder_subfolder,
         "text_encoder": features.text_encoder,
         "text_encoder_revision": features.text_encoder_revision or "",
-        "teacher": teacher.get("repository") or teacher["kind"],
+        "teacher": next(name for name in named if name),
         "teacher_revision": teacher.get("revision") or "",
         "teacher_licence": teacher["licence"],
         "captions": ", ".join(f"{each['name']} ({each.get('licence', 'MIT')})" for each in sources),

@@ -6,9 +6,11 @@ Out:   `verdicts`, one row for every picture, in the same order. Thresholds are 
 Rerun: judges only the shards of pictures that are new.
 """
 
-import io
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +20,10 @@ from PIL import Image
 from pipeline import judges
 from pipeline.captions import count, spread
 from pipeline.config import JudgeConfig, RunConfig, VerdictsConfig
+from pipeline.decoding import BROKEN, decode
 from pipeline.description import Description, Grid, Picture
-from pipeline.judges import Judge, Verdict
+from pipeline.judges import NO_ANSWER, REFUSED, UNPARSABLE, Judge, Verdict
+from pipeline.margins import by_threshold, histograms, nearest, passing, scores_of, thresholds_of
 from pipeline.pictures import Cell, side_by_side
 from pipeline.tables import (
     Manifest,
@@ -35,13 +39,16 @@ from pipeline.tables import (
 )
 
 STAGE = "verdicts"
-NOT_DRAWN, BROKEN = "not drawn", "does not decode"  # never accepted, whatever the thresholds
+NOT_DRAWN = "not drawn"
+# Never accepted, whatever the thresholds: nobody saw the picture, or nobody knows what was said.
+UNJUDGED = (NOT_DRAWN, BROKEN, UNPARSABLE, NO_ANSWER, REFUSED)
 LOW_ALIGNMENT, LOW_QUALITY = "low alignment", "low quality"  # where the judge names no reason
-SHOWN = 12  # kept, and rejected
+SHOWN = 12  # kept, and rejected; at the margin, just kept and just rejected
+MAX_PIECES = 16  # in memory at once
 
 VERDICTS = Table(
     name="verdicts",
-    version=1,
+    version=2,
     schema=pa.schema(
         [
             pa.field("image_id", pa.string(), False),
@@ -52,6 +59,7 @@ VERDICTS = Table(
             pa.field("reason", pa.string(), False),  # a category; "" when nothing is wrong
             pa.field("judge", pa.string(), False),
             pa.field("judge_revision", pa.string(), False),
+            pa.field("answer", pa.string(), False),  # the model's own; "" where none was asked
         ]
     ),
 )
@@ -80,10 +88,10 @@ def make(
     columns = ["image_id", "caption_id", "caption", "image", "reason"]
 
     def rows() -> Iterator[pa.RecordBatch]:
-        judge, done = build_judge(_values(config).judge), 0
-        for piece in batches(config.root, images, columns, work.sources):
-            yield judge_images(judge, piece)
-            done += len(piece)
+        judge, done = build_judge(_values(config).judge, config.root), 0
+        for rows in judged_pieces(judge, batches(config.root, images, columns, work.sources)):
+            yield rows
+            done += len(rows)
             progress(done)
 
     return [_folder(config).write_shard(work.name, rows())]
@@ -107,13 +115,7 @@ def _values(config: RunConfig) -> VerdictsConfig:
 
 
 def _folder(config: RunConfig) -> TableFolder:
-    return TableFolder(config.root, VERDICTS, judge_values(_values(config).judge))
-
-
-def judge_values(config: JudgeConfig) -> dict[str, object]:
-    """Where a judge is served and how many questions it is asked at once changes no verdict."""
-    served = {"endpoints", "requests_in_flight", "timeout_seconds"}
-    return config.model_dump(mode="json", exclude=served)
+    return TableFolder(config.root, VERDICTS, judges.identity(_values(config).judge))
 
 
 def _inputs(upstream: Mapping[str, Manifest]) -> str:
@@ -125,12 +127,31 @@ def shard_name(folder: TableFolder, images: Shard) -> str:
 
 
 @cache
-def build_judge(config: JudgeConfig) -> Judge:
-    """One a process."""
-    return judges.build(config)
+def build_judge(config: JudgeConfig, root: str) -> Judge:
+    """One a process; its answers so far lie in the run's root."""
+    return judges.build(config, Path(root) / "answers.sqlite")
 
 
 # --- rows ---------------------------------------------------------------------------------------
+
+
+def judged_pieces(judge: Judge, pieces: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
+    """The verdicts of each piece in order; as many pieces are begun as keep the judge busy."""
+    if judge.in_flight == 1:
+        yield from (judge_images(judge, piece) for piece in pieces)
+        return
+    begun: deque[Future[pa.RecordBatch]] = deque()
+    ahead = 0  # pictures begun and not handed on
+    with ThreadPoolExecutor(MAX_PIECES) as threads:
+        for piece in pieces:
+            begun.append(threads.submit(judge_images, judge, piece))
+            ahead += len(piece)
+            # One piece more than the judge can hold, so that it has work while rows are written.
+            while len(begun) == MAX_PIECES or ahead - len(piece) > judge.in_flight:
+                rows = begun.popleft().result()
+                ahead -= len(rows)
+                yield rows
+        yield from (one.result() for one in begun)
 
 
 def judge_images(judge: Judge, images: pa.Table) -> pa.RecordBatch:
@@ -157,6 +178,7 @@ def judge_images(judge: Judge, images: pa.Table) -> pa.RecordBatch:
         "reason": [verdict.reason for verdict in verdicts],
         "judge": [judge.name] * len(verdicts),
         "judge_revision": [judge.revision] * len(verdicts),
+        "answer": [verdict.answer for verdict in verdicts],
     }
     return pa.RecordBatch.from_pydict(columns, schema=VERDICTS.schema)
 
@@ -169,12 +191,7 @@ def _unseen(data: bytes | None, reason: str) -> Verdict:
 
 def decoded(data: bytes | None) -> Image.Image | None:
     """None where there is no picture or it does not decode: a bad row is data."""
-    if data is None:
-        return None
-    try:
-        return Image.open(io.BytesIO(data)).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what PIL raises
-        return None
+    return None if data is None else decode(data)[0]
 
 
 # --- thresholds ---------------------------------------------------------------------------------
@@ -182,11 +199,8 @@ def decoded(data: bytes | None) -> Image.Image | None:
 
 def accepted(config: VerdictsConfig, verdicts: pa.Table) -> NDArray[np.bool_]:
     """Which rows pass. Thresholds are rounded as the scores are, so that 0.7 passes 0.7."""
-    seen = ~np.isin(verdicts["reason"].to_numpy(), (NOT_DRAWN, BROKEN))
-    aligned = verdicts["alignment"].to_numpy() >= np.float32(config.min_alignment)
-    good = verdicts["quality"].to_numpy() >= np.float32(config.min_quality)
-    passed: NDArray[np.bool_] = seen & aligned & good
-    return passed
+    seen = ~np.isin(verdicts["reason"].to_numpy(), UNJUDGED)
+    return passing(scores_of(verdicts), thresholds_of(config), seen)
 
 
 def reasons(config: VerdictsConfig, verdicts: pa.Table) -> list[str]:
@@ -232,6 +246,7 @@ def describe(
     values, snapshot = _values(config), manifest.snapshots[STAGE]
     table = judged(config, {**upstream, STAGE: manifest})
     why = [reason for reason in table["why"].to_pylist() if reason]
+    seen = ~np.isin(table["why"].to_numpy(), UNJUDGED)
     return Description(
         stage=STAGE,
         title="Verdicts",
@@ -246,8 +261,12 @@ def describe(
             **_judge_facts(config, snapshot),
             "accepted from": f"alignment {values.min_alignment:g}, quality {values.min_quality:g}",
         },
-        tables=(_by_size(table),),
-        pictures=(_sheet(config, upstream, table),),
+        tables=(_by_size(table), by_threshold(values, table, seen)),
+        pictures=(
+            _sheet(config, upstream, table),
+            _margin(config, upstream, table, nearest(values, table, seen, SHOWN)),
+        ),
+        plots=histograms(values, table, seen),
     )
 
 
@@ -276,24 +295,49 @@ def _by_size(table: pa.Table) -> Grid:
 
 def _sheet(config: RunConfig, upstream: Mapping[str, Manifest], table: pa.Table) -> Picture:
     passed = table["accepted"].to_numpy()
-    why, words = table["why"].to_pylist(), table["words"].to_pylist()
-    images = upstream["images"].snapshots["images"]
-
-    def cells(rows: NDArray[np.int64], good: bool) -> list[Cell]:
+    sides = []
+    for rows in (np.flatnonzero(passed), np.flatnonzero(~passed)):
         chosen = [int(rows[index]) for index in spread(len(rows), SHOWN)]
-        shown = take(config.root, images, chosen, ["image", "caption"]).to_pylist()
-        return [
-            Cell(row["image"], row["caption"], _note(why[number], words[number]), good)
-            for number, row in zip(chosen, shown, strict=True)
-        ]
+        sides.append(_cells(config, upstream, table, chosen))
+    return Picture("Kept and rejected", side_by_side("Kept", sides[0], "Rejected", sides[1]))
 
-    sheet = side_by_side(
-        "Kept",
-        cells(np.flatnonzero(passed), True),
-        "Rejected",
-        cells(np.flatnonzero(~passed), False),
-    )
-    return Picture("Kept and rejected", sheet)
+
+def _margin(
+    config: RunConfig,
+    upstream: Mapping[str, Manifest],
+    table: pa.Table,
+    rows: tuple[list[int], list[int]],
+) -> Picture:
+    """The pictures that another threshold would move first, with their scores."""
+    inside, outside = (_cells(config, upstream, table, side, scores=True) for side in rows)
+    sheet = side_by_side("Just kept", inside, "Just rejected", outside)
+    return Picture("At the margin", sheet)
+
+
+def _cells(
+    config: RunConfig,
+    upstream: Mapping[str, Manifest],
+    table: pa.Table,
+    rows: Sequence[int],
+    *,
+    scores: bool = False,
+) -> list[Cell]:
+    images = upstream["images"].snapshots["images"]
+    shown = take(config.root, images, rows, ["image", "caption"]).to_pylist()
+    said = table.take(pa.array(rows, pa.int64())).to_pylist()
+    return [
+        Cell(
+            picture["image"],
+            picture["caption"],
+            _scores(row) if scores else _note(row["why"], row["words"]),
+            row["accepted"],
+        )
+        for picture, row in zip(shown, said, strict=True)
+    ]
+
+
+def _scores(row: Mapping[str, float]) -> str:
+    return f"{row['alignment']:.2f} aligned, {row['quality']:.2f} good"
 
 
 def _note(why: str, words: str) -> str:

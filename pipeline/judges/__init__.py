@@ -5,11 +5,16 @@ To add a judge: a config in `pipeline/config.py`, a file here, one case in `buil
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol, assert_never
 
 from PIL import Image
 
-from pipeline.config import JudgeConfig, QwenJudge, ShapesJudge
+from pipeline.config import ClipJudgeConfig, JudgeConfig, QwenJudge, ShapesJudge
+
+# Reasons of pictures that a judge did not judge: never accepted, whatever the thresholds.
+UNPARSABLE, NO_ANSWER, REFUSED = "unparsable answer", "no answer", "refused by the server"
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,7 @@ class Verdict:
     quality: float
     words: str
     reason: str  # "" when nothing is wrong
+    answer: str = ""  # what the judge's model said, as it said it
 
 
 class Judge(Protocol):
@@ -29,10 +35,16 @@ class Judge(Protocol):
     @property
     def revision(self) -> str: ...
 
+    @property
+    def in_flight(self) -> int:
+        """Pictures that it judges at once; 1 for a judge that gains nothing from more."""
+        ...
+
     def judge(self, images: Sequence[Image.Image], captions: Sequence[str]) -> list[Verdict]: ...
 
 
-def build(config: JudgeConfig) -> Judge:
+def build(config: JudgeConfig, memo: Path | None = None) -> Judge:
+    """`memo`: the file where a judge that is slow to ask keeps what it was told."""
     match config:
         case ShapesJudge():
             from pipeline.judges.shapes import DetectorJudge
@@ -41,15 +53,49 @@ def build(config: JudgeConfig) -> Judge:
         case QwenJudge():
             from pipeline.judges.qwen_vl import QwenVlJudge
 
-            return QwenVlJudge(config)
+            return QwenVlJudge(config, memo)
+        case ClipJudgeConfig():
+            from pipeline.judges.clip import ClipJudge
+
+            return ClipJudge(config)
         case _:
             assert_never(config)
 
 
+def identity(config: JudgeConfig) -> dict[str, object]:
+    """What shapes its verdicts: another value here is another table.
+
+    Where a judge is served, and how many questions it is asked at once, changes no verdict.
+    """
+    if isinstance(config, ClipJudgeConfig):
+        return config.model_dump(mode="json", exclude={"batch_size"})
+    if isinstance(config, ShapesJudge):
+        return config.model_dump(mode="json")
+    from pipeline.judges.questions import digest
+
+    served = {"endpoints", "requests_in_flight", "workers", "timeout_seconds", "patience_seconds"}
+    values = config.model_dump(mode="json", exclude={*served, "max_error_rate"})
+    return {**values, "questions": digest(config.mode, config.question_version)}
+
+
 def missing(config: JudgeConfig) -> list[str]:
     """What this machine lacks for the judge, one sentence each."""
-    if not isinstance(config, QwenJudge):
-        return []
-    from pipeline.judges.qwen_vl import missing_endpoints
+    match config:
+        case QwenJudge():
+            from pipeline.judges.servers import missing_endpoints
 
-    return missing_endpoints(config)
+            return missing_endpoints(config.endpoints, config.model)
+        case ClipJudgeConfig():
+            return _missing_clip(config)
+        case _:
+            return []
+
+
+def _missing_clip(config: ClipJudgeConfig) -> list[str]:
+    lacking = []
+    if find_spec("open_clip") is None:
+        lacking.append("verdicts.judge: kind clip needs open_clip; pip install -e '.[clip]'")
+    for place, file in (("weights", config.weights), ("aesthetic", config.aesthetic)):
+        if file and not (file.endswith(".safetensors") and Path(file).is_file()):
+            lacking.append(f"verdicts.judge.{place}: {file} is not there as a .safetensors file")
+    return lacking

@@ -21,6 +21,7 @@ EXTRA_OBJECT_COST = 0.25
 class DetectorJudge:
     name = "shapes"
     revision = str(DETECTOR_VERSION)
+    in_flight = 1
 
     def judge(self, images: Sequence[Image.Image], captions: Sequence[str]) -> list[Verdict]:
         return [_verdict(image, caption) for image, caption in zip(images, captions, strict=True)]

@@ -9,7 +9,7 @@ from typing import Protocol, assert_never
 
 from PIL import Image
 
-from pipeline.config import DiffusersTeacher, ShapesTeacher, TeacherConfig
+from pipeline.config import DiffusersTeacher, PicturesTeacher, ShapesTeacher, TeacherConfig
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class TeacherFacts:
     licence: str
     num_steps: int
     guidance: float
+    pipeline: str = ""  # the class that drew, where one did
+    precision: str = ""  # of its weights
 
 
 class Teacher(Protocol):
@@ -50,13 +52,35 @@ def build(config: TeacherConfig) -> Teacher:
             from pipeline.teachers.diffusers import DiffusersDrawer
 
             return DiffusersDrawer(config)
+        case PicturesTeacher():
+            from pipeline.teachers.pictures import PictureFinder
+
+            return PictureFinder(config)
         case _:
             assert_never(config)
 
 
+def identity(config: TeacherConfig) -> dict[str, object]:
+    """What shapes its pictures: another value here is another table."""
+    match config:
+        case DiffusersTeacher():
+            how = {"batch_size", "text_batch_size", "offload", "compile", "attention_backend"}
+            return config.model_dump(mode="json", exclude=how)
+        case PicturesTeacher():
+            from pipeline.teachers.pictures import files_of
+
+            values = config.model_dump(mode="json", exclude={"paths"})
+            if config.revision != "local":  # a set that is pinned stays itself when it moves
+                return values
+            files = [[path.name, path.stat().st_size] for path in files_of(config)]
+            return {**values, "files": files}
+        case _:
+            return config.model_dump(mode="json")
+
+
 def missing(config: TeacherConfig, accept_licence: str | None = None) -> list[str]:
     """What this machine or this run lacks for the teacher, one sentence each."""
-    if not isinstance(config, DiffusersTeacher):
+    if isinstance(config, ShapesTeacher):
         return []
     from pipeline.teachers.requirements import missing_for
 

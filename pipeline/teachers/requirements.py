@@ -1,50 +1,155 @@
-"""What a diffusers teacher needs before it may draw: a licence that allows it, weights, a GPU.
+"""What a teacher needs before it may draw: a licence that allows it, weights or files, a GPU.
 
 In:    the teacher's config and the licence that the run accepts.
 Out:   one sentence for each thing missing and how to get it. Neither torch nor diffusers loads.
 """
 
+import difflib
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from pipeline.config import DiffusersTeacher
+from pipeline.config import DiffusersTeacher, PicturesTeacher
 
-FREE_LICENCES = ("Apache-2.0", "MIT", "BSD-3-Clause", "CC0-1.0")
-FLUX_NON_COMMERCIAL = "FLUX-Non-Commercial"  # section 2(d): outputs may not train a competitor
-LICENCES = {
-    "black-forest-labs/FLUX.1-dev": FLUX_NON_COMMERCIAL,
-    "black-forest-labs/FLUX.2-dev": FLUX_NON_COMMERCIAL,
-    "black-forest-labs/FLUX.2-klein-9B": FLUX_NON_COMMERCIAL,
-    "black-forest-labs/FLUX.1-schnell": "Apache-2.0",
-    "black-forest-labs/FLUX.2-klein-4B": "Apache-2.0",
+FREE_LICENCES = (
+    "Apache-2.0",
+    "MIT",
+    "BSD-3-Clause",
+    "CC0-1.0",
+    "CC-BY-4.0",
+    "CDLA-Permissive-2.0",
+)
+# Names of terms that restrict what may be trained on a model's pictures.
+FLUX = "FLUX-Non-Commercial"  # section 2(d): not to train a competitive model
+STABILITY = "Stability-Community"  # outputs not to create or improve a foundational model
+NVIDIA = "NSCL-v2-custom"  # research and evaluation only
+LIBRARIES = {"bitsandbytes_4bit": "bitsandbytes", "bitsandbytes_8bit": "bitsandbytes"}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is known of a repository: its licence, and whether a model may be distilled from it."""
+
+    licence: str
+    distillation: bool = True
+    caution: str = ""
+
+
+KNOWN: Mapping[str, Terms] = {
+    "black-forest-labs/FLUX.1-schnell": Terms("Apache-2.0"),
+    "black-forest-labs/FLUX.2-klein-4B": Terms("Apache-2.0"),
+    "black-forest-labs/FLUX.1-dev": Terms(FLUX, False),
+    "black-forest-labs/FLUX.1-Krea-dev": Terms(FLUX, False),
+    "black-forest-labs/FLUX.2-dev": Terms(FLUX, False),
+    "black-forest-labs/FLUX.2-klein-9B": Terms(FLUX, False),
+    "Qwen/Qwen-Image": Terms("Apache-2.0"),
+    "Tongyi-MAI/Z-Image-Turbo": Terms("Apache-2.0"),
+    "stabilityai/stable-diffusion-3.5-large": Terms(STABILITY, False),
+    "stabilityai/stable-diffusion-3.5-large-turbo": Terms(STABILITY, False),
+    "stabilityai/stable-diffusion-3.5-medium": Terms(STABILITY, False),
+    "Efficient-Large-Model/Sana_1600M_512px_diffusers": Terms(NVIDIA, False),
+    "Efficient-Large-Model/Sana_600M_512px_diffusers": Terms(NVIDIA, False),
+    # Sets of pictures. A licence on a card does not lift the terms of what drew them.
+    "jackyhate/text-to-image-2M": Terms(
+        "MIT", False, "its pictures were drawn by FLUX.1-dev and DALL-E 3, under their terms"
+    ),
+    "KempnerInstituteAI/flux.2-dev-synthetic-2M": Terms(FLUX, False),
+    "Spawning/PD12M": Terms("CDLA-Permissive-2.0"),
 }
 
 
-def missing_for(config: DiffusersTeacher, accept_licence: str | None) -> list[str]:
-    lacking = [_missing_licence(config, accept_licence), _missing_weights(config)]
-    if config.dtype == "bfloat16" and not any(Path("/dev").glob("nvidia[0-9]*")):
-        lacking.append(
-            f"images.teacher: {config.pipeline} in bfloat16 needs a CUDA GPU and this machine "
-            "has none; run on one that has, or choose the shapes teacher"
-        )
+def missing_for(
+    config: DiffusersTeacher | PicturesTeacher, accept_licence: str | None
+) -> list[str]:
+    if isinstance(config, PicturesTeacher):
+        from pipeline.teachers.pictures import missing_files
+
+        licence = _missing_licence(config.dataset or config.name, config.licence, accept_licence)
+        return [sentence for sentence in (licence, *missing_files(config)) if sentence]
+    lacking = [
+        _missing_licence(config.repository, config.licence, accept_licence),
+        _missing_class(config.pipeline),
+        _missing_weights(config),
+        _missing_library(config),
+        _missing_classifier(config),
+    ]
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        lacking += _missing_gpu(config)
     return [sentence for sentence in lacking if sentence]
 
 
-def _missing_licence(config: DiffusersTeacher, accept_licence: str | None) -> str:
-    licence = LICENCES.get(config.repository, config.licence)
-    if licence != config.licence:
+def _missing_gpu(config: DiffusersTeacher) -> list[str]:
+    wanted = {
+        "in bfloat16": config.dtype == "bfloat16",
+        "quantised": config.quantization is not None,
+        "with offload": config.offload != "none",
+    }
+    return [
+        f"images.teacher: {config.pipeline} {what} needs a CUDA GPU and this machine has none; "
+        "run on one that has, or choose the shapes teacher"
+        for what, asked in wanted.items()
+        if asked
+    ]
+
+
+def _missing_licence(repository: str, stated: str, accepted: str | None) -> str:
+    terms = KNOWN.get(repository, Terms(stated, stated in FREE_LICENCES))
+    if terms.licence != stated:
         return (
-            f"images.teacher.licence: {config.repository} is under {licence}, "
-            f"the run says {config.licence}"
+            f"images.teacher.licence: {repository} is under {terms.licence}, the run says {stated}"
         )
-    if licence in FREE_LICENCES or accept_licence == licence:
+    if terms.distillation or accepted == stated:
+        return ""
+    caution = f": {terms.caution}" if terms.caution else ""
+    return (
+        f"images.accept_licence: {repository} is under {stated}, which may forbid to train "
+        f"a model on its pictures{caution}; read it, and set images.accept_licence to {stated!r} "
+        f"if you may (it is {accepted!r}; free to use: {', '.join(FREE_LICENCES)})"
+    )
+
+
+def _missing_class(pipeline: str) -> str:
+    """Read from the library's source: to import it takes seconds."""
+    spec = find_spec("diffusers")
+    assert spec and spec.origin, "a dependency of this project"
+    names = set(re.findall(r'"(\w+Pipeline)"', Path(spec.origin).read_text("utf-8")))
+    if pipeline in names:
+        return ""
+    close = difflib.get_close_matches(pipeline, names, n=3)
+    return f"images.teacher.pipeline: diffusers has no {pipeline!r}; close names: {close}"
+
+
+def _missing_library(config: DiffusersTeacher) -> str:
+    if config.quantization is None:
+        return ""
+    method = config.quantization.method
+    library = LIBRARIES.get(method, method)
+    if find_spec(library):
+        return ""
+    return f"images.teacher.quantization: {method} needs {library}; pip install {library}"
+
+
+def _missing_classifier(config: DiffusersTeacher) -> str:
+    if config.safety is None:
+        return ""
+    repository, revision = config.safety.repository, config.safety.revision
+    place = "images.teacher.safety.repository"
+    if (Path(repository) / "config.json").is_file():
+        return ""
+    if Path(repository).is_absolute() or repository.count("/") != 1:
+        return f"{place}: the folder {repository} is not there"
+    if revision is None:
+        return f"images.teacher.safety.revision: {repository} is a hub repository: pin a commit"
+    if isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str):
         return ""
     return (
-        f"images.accept_licence: {config.repository} is under {licence}, which may forbid to train "
-        f"a model on its pictures; read it, and set images.accept_licence to {licence!r} if "
-        f"you may (it is {accept_licence!r}; free to use: {', '.join(FREE_LICENCES)})"
+        f"{place}: {repository} is not in the hub cache. "
+        f"Get it with: hf download {repository} --revision {revision}"
     )
 
 

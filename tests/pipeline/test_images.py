@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline import images, verdicts
+from pipeline.config import PictureFormat
 from pipeline.images import Order, draw_images, orders_of
 from pipeline.tables import TableDamaged, read
 from pipeline.teachers import Drawing, TeacherFacts
@@ -136,6 +137,34 @@ def test_seeds_follow_caption_number_and_run(debug_run):
     assert len(seeds) == 8
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert orders[2:] == orders_of([("b", "two")], values)
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpeg"])
+def test_a_picture_is_stored_as_the_run_says(debug_run, walk, make, kind, tmp_path):
+    values = {"images.image_sizes": [64], "features.image_sizes": [64]}
+    config = debug_run(
+        {**values, "images.picture": {"format": kind, "quality": 90}}, tmp_path / "r"
+    )
+    upstream = walk(config, "captions")
+    upstream["images"], _ = make(images, config, upstream)
+    files = rows_of(config, upstream, ["image"])["image"].to_pylist()
+    pictures = [Image.open(io.BytesIO(data)) for data in files]
+    assert {picture.format for picture in pictures} == {kind.upper()}
+    plain = walk(debug_run(values), "images")
+    drawn = [
+        Image.open(io.BytesIO(d)) for d in rows_of(debug_run(values), plain)["image"].to_pylist()
+    ]
+    for one, other in zip(pictures, drawn, strict=True):
+        difference = np.asarray(one.convert("RGB"), int) - np.asarray(other.convert("RGB"), int)
+        assert np.abs(difference).mean() < (0.001 if kind == "png" else 4)
+
+
+def test_metadata_of_a_picture_goes_no_further():
+    image = Image.new("RGB", (8, 8))
+    image.info |= {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0", "comment": b"who", "icc_profile": b"x"}
+    for kind in ("png", "webp", "jpeg"):
+        picture = PictureFormat(format=kind)
+        assert images.encoded(image, picture) == images.encoded(Image.new("RGB", (8, 8)), picture)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])

@@ -64,7 +64,7 @@ class Tags(HTMLParser):
 
 def write(root: Path, **values: object) -> Path:
     given = {"manifests": MANIFESTS, "descriptions": DESCRIPTIONS, "timings": TIMINGS}
-    config = Record(name="tiny", root=str(root))
+    config = Record(name="tiny", root=str(root), note=values.pop("note", ""))
     return write_report(config, **(given | {"scores": SCORES} | values))  # type: ignore[arg-type]
 
 
@@ -150,6 +150,14 @@ def test_a_run_that_ends_early_has_a_report(
     page = write(tmp_path, manifests={}, descriptions=captions, timings={}, scores=scores)
     assert "Captions" in page.read_text()
     assert not (page.parent / "samples.jpg").exists()
+
+
+def test_a_note_stands_before_everything_else(tmp_path: Path) -> None:
+    page = write(tmp_path, note="its pictures are <noise>").read_text()
+    assert page.index("its pictures are &lt;noise&gt;") < page.index('<div class="tiles"')
+    report = build_report("tiny", {}, {}, {}, note="noise")
+    assert markdown(report, {}).startswith("# The run tiny\n\n> noise\n")
+    assert "<blockquote>" not in write(tmp_path).read_text()
 
 
 def test_the_artifact_of_the_run_has_scores_samples_and_stages() -> None:

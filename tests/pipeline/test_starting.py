@@ -80,3 +80,6 @@ def test_a_checkpoint_says_of_whom_it_learned() -> None:
     assert origins["teacher_licence"] == "Apache-2.0"
     assert origins["text_encoder"] == "google/flan-t5-xxl"
     assert origins_of(load_run("tiny"))["captions"] == "shapes (MIT)"
+    pictures = {"kind": "pictures", "name": "set", "paths": ["a.tar"], "format": "webdataset"}
+    run = load_run("full", {"images.teacher": {**pictures, "licence": "CC0-1.0"}})
+    assert origins_of(run)["teacher"] == "set"

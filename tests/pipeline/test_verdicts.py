@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,11 +20,11 @@ from pipeline.config import ShapesJudge, VerdictsConfig, load_run
 from pipeline.images import png
 from pipeline.judges import Verdict
 from pipeline.tables import read
-from pipeline.verdicts import accepted, decoded, judge_images, reasons
+from pipeline.verdicts import accepted, decoded, judge_images, judged_pieces, reasons
 
 
 class StrictJudge:
-    name, revision = "strict", "1"
+    name, revision, in_flight = "strict", "1", 1
 
     def judge(self, pictures, captions):
         return [Verdict(0.25, 1.0, f"not {caption}", "missing object") for caption in captions]
@@ -75,6 +76,41 @@ def test_what_is_no_picture_is_a_row_that_no_threshold_accepts():
     assert accepted(thresholds(0, 0), rows).tolist() == [True] + [False] * 4
 
 
+def test_an_answer_that_nobody_can_read_is_never_accepted():
+    reason = pa.array(["unparsable answer", "no answer", "refused by the server", "artefacts"])
+    scores = pa.array([0.0] * 4, pa.float32())
+    rows = pa.table({"alignment": scores, "quality": scores, "reason": reason})
+    assert accepted(thresholds(0, 0), rows).tolist() == [False] * 3 + [True]
+
+
+class SlowJudge:
+    """Holds a hundred pictures at once; the first piece is the last to be done."""
+
+    name, revision, in_flight = "slow", "1", 100
+
+    def __init__(self):
+        self.begun, self.many = 0, threading.Event()
+
+    def judge(self, pictures, captions):
+        self.begun += 1
+        if self.begun == 3:
+            self.many.set()
+        assert self.many.wait(10), "nothing is judged beside the first piece"
+        return [Verdict(1.0, 1.0, caption, "", "said") for caption in captions]
+
+
+def test_a_judge_that_holds_many_is_kept_busy_and_order_is_kept():
+    data = png(Image.new("RGB", (8, 8)))
+    names = [str(number) for number in range(240)]
+    columns = {"image_id": names, "caption_id": names, "caption": names}
+    columns |= {"image": pa.array([data] * 240, pa.large_binary()), "reason": [""] * 240}
+    table = pa.table(columns)
+    pieces = (table.slice(first, 40) for first in range(0, 240, 40))
+    rows = pa.Table.from_batches(judged_pieces(SlowJudge(), pieces))
+    assert rows["words"].to_pylist() == rows["image_id"].to_pylist() == names
+    assert set(rows["answer"].to_pylist()) == {"said"}
+
+
 def test_a_score_equal_to_the_threshold_passes():
     rows = pa.table(
         {
@@ -122,7 +158,10 @@ def test_the_description_counts_what_the_tables_hold(debug_run, walk):
     assert seen.facts["judge"] == "shapes"
     widths = np.unique([row[0] for row in seen.tables[0].rows])
     assert widths.tolist() == ["128 px", "64 px"]
-    assert seen.pictures[0].jpeg[:2] == b"\xff\xd8"
+    assert [picture.title for picture in seen.pictures] == ["Kept and rejected", "At the margin"]
+    by_half = next(row for row in seen.tables[1].rows if row[0] == "0.5")
+    assert {int(count) for count in by_half[1:4]} == {seen.kept}  # the run's own thresholds
+    assert len(seen.plots) == 2
 
 
 def test_stages_killed_at_any_moment_leave_the_same_files(debug_run, walk, tmp_path):

@@ -4,8 +4,9 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from pipeline.config import DiffusersTeacher
+from pipeline.config import DiffusersTeacher, PicturesTeacher
 from pipeline.teachers import missing
+from pipeline.teachers.requirements import KNOWN
 
 REVISION = "7" * 40
 
@@ -72,6 +73,59 @@ def test_a_licence_that_may_forbid_distillation_must_be_accepted_by_name(tmp_pat
 def test_a_known_repository_cannot_be_given_another_licence(cache: Path) -> None:
     sentences = missing(teacher("black-forest-labs/FLUX.1-dev", licence="MIT"), "MIT")
     assert "is under FLUX-Non-Commercial, the run says MIT" in sentences[0]
+
+
+@pytest.mark.parametrize("repository", sorted(KNOWN))
+def test_what_is_known_of_a_repository_opens_or_shuts_the_gate(cache: Path, repository) -> None:
+    terms = KNOWN[repository]
+    told = " ".join(missing(teacher(repository, licence=terms.licence)))
+    assert ("images.accept_licence" in told) != terms.distillation
+    assert terms.caution in told
+    accepted = " ".join(missing(teacher(repository, licence=terms.licence), terms.licence))
+    assert "images.accept_licence" not in accepted
+
+
+def test_a_free_licence_on_a_card_does_not_lift_what_is_known(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").touch()
+    pictures = PicturesTeacher(
+        kind="pictures", name="t2i", dataset="jackyhate/text-to-image-2M", licence="MIT",
+        paths=(str(tmp_path / "*.tar"), str(tmp_path / "*.parquet")), format="webdataset",
+    )  # fmt: skip
+    licence, files = missing(pictures)
+    assert "drawn by FLUX.1-dev and DALL-E 3" in licence
+    assert "no file matches" in files
+    assert "*.parquet" in files
+    assert missing(pictures, "MIT") == [files]
+
+
+def test_a_classifier_must_be_here_too(cache: Path, tmp_path: Path) -> None:
+    folder = str(filled(tmp_path / "teacher"))
+    for safety, words in (
+        ({"repository": "some/classifier"}, "pin a commit"),
+        ({"repository": "some/classifier", "revision": "a"}, "hf download some/classifier"),
+        ({"repository": str(tmp_path / "none")}, "is not there"),
+    ):
+        (sentence,) = missing(teacher(folder, safety=safety))
+        assert sentence.startswith("images.teacher.safety.")
+        assert words in sentence
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "config.json").touch()
+    assert missing(teacher(folder, safety={"repository": str(tmp_path / "here")})) == []
+
+
+def test_a_class_that_diffusers_lacks_is_told_without_importing_it(tmp_path: Path) -> None:
+    folder = str(filled(tmp_path / "teacher"))
+    (sentence,) = missing(teacher(folder, pipeline="ZImagPipeline"))
+    assert "diffusers has no 'ZImagPipeline'; close names: ['ZImagePipeline'" in sentence
+
+
+@pytest.mark.skipif(any(Path("/dev").glob("nvidia[0-9]*")), reason="this machine has a GPU")
+def test_fewer_bits_need_their_library_and_a_gpu(tmp_path: Path, monkeypatch) -> None:
+    folder = str(filled(tmp_path / "teacher"))
+    bits = {"method": "torchao", "weights": "int8"}
+    library, gpu = missing(teacher(folder, quantization=bits))
+    assert "torchao needs torchao; pip install torchao" in library
+    assert "quantised needs a CUDA GPU" in gpu
 
 
 @pytest.mark.skipif(any(Path("/dev").glob("nvidia[0-9]*")), reason="this machine has a GPU")

@@ -1,0 +1,160 @@
+"""Servers of one model that speak the OpenAI format: asked in turn, again when they fail.
+
+In:    requests as JSON bytes; any number of threads ask at once, at most as many as connections.
+Out:   the model's answer. A server that is busy says for how long (Retry-After) and is left alone;
+       what fails for good is a `NoAnswerError` or a `RefusedError` with the server's own words.
+Rerun: asks again; nothing is kept here.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
+
+import httpx
+from pydantic import BaseModel, ValidationError
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_when_event_set,
+)
+from tenacity.nap import sleep_using_event
+
+from pipeline.config import QwenJudge
+from pipeline.judges.answers import NoAnswerError, clean, said
+
+REACH_SECONDS = 3.0
+LONGEST_WAIT = 30.0
+LONGEST_REST = 120.0  # whatever a server asks for
+BUSY = (429, 503)
+
+
+class BusyError(NoAnswerError):
+    """The server asks to be left alone for `rest` seconds."""
+
+    def __init__(self, words: str, rest: float | None) -> None:
+        super().__init__(words)
+        self.rest = rest
+
+
+class RefusedError(ValueError):
+    """The server understood the request and will not answer it: another try would not help."""
+
+
+class Model(BaseModel):
+    id: str
+
+
+class Models(BaseModel):
+    data: list[Model]
+
+
+class Servers:
+    def __init__(self, config: QwenJudge, first_wait: float = 1.0) -> None:
+        self.config, self.first_wait = config, first_wait
+        self.stop = threading.Event()  # set: whoever waits gives up
+        self.endpoints = [endpoint.rstrip("/") for endpoint in config.endpoints]
+        self.resting = dict.fromkeys(self.endpoints, 0.0)  # until when
+        self.turn = itertools.count()
+        self.client = httpx.Client(
+            timeout=config.timeout_seconds,
+            limits=httpx.Limits(max_connections=config.requests_in_flight),
+            trust_env=False,  # the servers are ours: no proxy stands between
+        )
+
+    def ask(self, request: bytes) -> str:
+        """The answer of whichever server gives one first; tries until patience ends."""
+        retries = Retrying(
+            retry=retry_if_exception_type((NoAnswerError, httpx.TransportError)),
+            stop=stop_after_delay(self.config.patience_seconds) | stop_when_event_set(self.stop),
+            wait=self._wait,
+            sleep=sleep_using_event(self.stop),
+            reraise=True,
+        )
+        try:
+            return retries(self._ask_once, request)
+        except httpx.TransportError as error:
+            raise NoAnswerError(f"{type(error).__name__}: {error}") from error
+
+    def _ask_once(self, request: bytes) -> str:
+        endpoint = self._next()
+        try:
+            response = self.client.post(
+                f"{endpoint}/chat/completions",
+                content=request,
+                headers={"content-type": "application/json"},
+            )
+        except httpx.ConnectError:
+            self._rest(endpoint, self.first_wait)
+            raise
+        words = f"{endpoint}: {response.status_code} {clean(response.text)}"
+        if response.status_code in BUSY:
+            rest = retry_after(response.headers.get("retry-after"))
+            self._rest(endpoint, self.first_wait if rest is None else rest)
+            raise BusyError(words, rest)
+        if response.status_code >= 500:
+            raise NoAnswerError(words)
+        if response.is_error:
+            raise RefusedError(words)
+        try:
+            return said(response.text, self.config.mode)
+        except NoAnswerError as error:
+            raise NoAnswerError(f"{endpoint}: {error}") from error
+
+    def _next(self) -> str:
+        """The next in turn that is not resting; where all are, the first to be back."""
+        now, first = time.monotonic(), next(self.turn) % len(self.endpoints)
+        in_turn = self.endpoints[first:] + self.endpoints[:first]
+        awake = (endpoint for endpoint in in_turn if self.resting[endpoint] <= now)
+        return next(awake, min(in_turn, key=lambda endpoint: self.resting[endpoint]))
+
+    def _rest(self, endpoint: str, seconds: float) -> None:
+        until = time.monotonic() + min(seconds, LONGEST_REST)
+        self.resting[endpoint] = max(self.resting[endpoint], until)
+
+    def _wait(self, state: RetryCallState) -> float:
+        """Until a server is back; longer each time where nothing says how long."""
+        error = state.outcome.exception() if state.outcome else None
+        back = max(0.0, min(self.resting.values()) - time.monotonic())
+        if isinstance(error, httpx.ConnectError) or (isinstance(error, BusyError) and error.rest):
+            return back
+        return max(back, min(self.first_wait * 2 ** (state.attempt_number - 1), LONGEST_WAIT))
+
+
+def retry_after(header: str | None) -> float | None:
+    """Seconds to wait, given as a number or as a date; None where neither is there."""
+    if not header:
+        return None
+    if header.strip().isdigit():
+        return float(header)
+    try:
+        then = parsedate_to_datetime(header).timestamp()
+    except ValueError:
+        return None
+    return max(0.0, then - time.time())
+
+
+def missing_endpoints(endpoints: Sequence[str], model: str) -> list[str]:
+    """One sentence for each server that does not answer or does not serve the model."""
+    return [wrong for endpoint in endpoints if (wrong := _wrong_with(endpoint, model))]
+
+
+def _wrong_with(endpoint: str, model: str) -> str:
+    try:
+        response = httpx.get(
+            f"{endpoint.rstrip('/')}/models", timeout=REACH_SECONDS, trust_env=False
+        )
+        served = [one.id for one in Models.model_validate_json(response.text).data]
+    except (httpx.HTTPError, httpx.InvalidURL, ValidationError) as error:
+        host, _, port = endpoint.split("//")[-1].split("/")[0].partition(":")
+        return (
+            f"verdicts.judge.endpoints: {endpoint} does not answer ({type(error).__name__}). "
+            f"Start it, in an environment of its own, with: vllm serve {model} "
+            f"--host {host} --port {port or 80} (or see infra/judge/compose.yaml)"
+        )
+    if model in served:
+        return ""
+    return f"verdicts.judge.model: {endpoint} serves {served}, not {model!r}"
