@@ -4,7 +4,8 @@
 
 In:    the root of a finished run; its tables are read, nothing is written there.
 Out:   a Markdown table: share of correct pictures on held-out prompts by the exact detector (mean
-       of the six tasks, and each of them), pictures trained a second. Trainings lie under --out.
+       of the six tasks, and each of them), pictures trained a second. Trainings lie under --out, each with a
+       checkpoint `final`, for `tests.benchmarks.samplers`.
 Rerun: a variant that is trained is only scored again.
 """
 
@@ -24,6 +25,7 @@ from pipeline.pretraining import PhaseData, build_accelerator, flops_of
 from pipeline.pretraining_step import PretrainingStep
 from pipeline.records import LOG
 from pipeline.shapes.grammar import TASKS
+from pipeline.starting import origins_of, save_weights
 from pipeline.tables import Manifest
 from pipeline.training import Schedule, fit
 from pipeline.watching import Watcher
@@ -113,6 +115,7 @@ def row(config: RunConfig, name: str, out: Path, upstream: dict[str, Manifest], 
     phase = config.student.phases[0]
     place = TrainingFolder(out, "student", f"{name}-{phase.steps}")
     average = train(config, upstream, place)
+    save_weights(place.final, config.student.model, average, origins_of(config))
     watcher = Watcher.build(config, place.path, torch.device(config.device), num)
     shares = watcher.look(phase.steps * phase.batch_size, phase.image_size, average)
     speeds = sorted(line["samples_per_second"] for line in read_rows(place.path / LOG))
