@@ -4,8 +4,8 @@
 
 In:    the root of a finished run; its tables are read, nothing is written there.
 Out:   a Markdown table: share of correct pictures on held-out prompts by the exact detector (mean
-       of the six tasks, and each of them), pictures trained a second. Trainings lie under --out, each with a
-       checkpoint `final`, for `tests.benchmarks.samplers`.
+       of the six tasks, and each of them), pictures trained a second. Trainings lie under --out,
+       each with a checkpoint `final`, for `tests.benchmarks.samplers`.
 Rerun: a variant that is trained is only scored again.
 """
 
