@@ -132,7 +132,8 @@ class DiffusionHead(nn.Module):
         one token together; `t` (T / n,) a row for n draws that follow each other. Work is done once
         a token where it depends on neither time nor noise, once a time where not on the noise.
         """
-        times, noises = len(t) // max(len(x), 1), len(noise) // max(len(t), 1)
+        times = len(t) // len(x) if len(x) else 1
+        noises = len(noise) // len(t) if len(t) else 1
         embedded = repeat(self.net.condition_embed(condition), "m c -> (m k) c", k=times)
         modulations = [
             rearrange(part, "t c -> t 1 c")

@@ -129,6 +129,15 @@ def test_over_all_times_shared_ones_have_the_loss_and_gradient_of_independent_on
         assert torch.allclose(*means, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["ddpm", "flow"])
+def test_no_tokens_have_no_losses(kind: str) -> None:
+    head = outspoken(HeadConfig(kind=kind, depth=1, width=16))  # type: ignore[arg-type]
+    x, condition, noise = torch.zeros(0, 6), torch.zeros(0, 12), torch.zeros(0, 6)
+    t = draw_times(head.config, 0, torch.Generator().manual_seed(0))
+    for found in head.losses(x, condition, t, noise):
+        assert found.shape == (0,)
+
+
 def test_noises_a_time_that_do_not_divide_the_draws_are_refused() -> None:
     with pytest.raises(ValueError, match="noises_per_time 3 must divide batch_multiplier 4"):
         HeadConfig(batch_multiplier=4, noises_per_time=3)
