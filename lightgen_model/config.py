@@ -23,7 +23,8 @@ class HeadConfig(BaseModel):
     diffusion_steps: int = Field(1000, ge=2)  # ddpm only: length of the training schedule
     batch_multiplier: int = Field(4, ge=1)  # (t, noise) draws for each token
     # So many draws of a token share a time, and with it the modulations, most of the head's work,
-    # and differ in noise; 1, as published: each draw has a time of its own.
+    # and differ in noise; 1, as published: each draw has a time of its own. Of 4 draws, 2 a time
+    # add no gradient noise that shows, 4 a time 15% (`tests/benchmarks/draws.py`).
     noises_per_time: int = Field(1, ge=1)
     # True: a token's times fall in equal parts of the time distribution, which has the same mean
     # and less variance; False: independent, as published.
