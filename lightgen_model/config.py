@@ -21,11 +21,29 @@ class HeadConfig(BaseModel):
     depth: int = Field(8, ge=1)
     width: int = Field(1536, ge=8)
     diffusion_steps: int = Field(1000, ge=2)  # ddpm only: length of the training schedule
-    batch_multiplier: int = Field(4, ge=1)  # independent (t, noise) draws for each token
-    # True: a token's draws fall in equal parts of the time distribution, which has the same mean
+    batch_multiplier: int = Field(4, ge=1)  # (t, noise) draws for each token
+    # So many draws of a token share a time, and with it the modulations, most of the head's work,
+    # and differ in noise; 1, as published: each draw has a time of its own. Of 4 draws, 2 a time
+    # add no gradient noise that shows, 4 a time 15% (`tests/benchmarks/draws.py`).
+    noises_per_time: int = Field(1, ge=1)
+    # True: a token's times fall in equal parts of the time distribution, which has the same mean
     # and less variance; False: independent, as published.
     stratified: bool = False
     time_shift: float = Field(0.0)  # flow only: mean of the logit-normal t; above 0 is noisier
+
+    @model_validator(mode="after")
+    def _times_are_whole(self) -> "HeadConfig":
+        if self.batch_multiplier % self.noises_per_time:
+            raise ValueError(
+                f"noises_per_time {self.noises_per_time} must divide batch_multiplier "
+                f"{self.batch_multiplier}"
+            )
+        return self
+
+    @property
+    def times_per_token(self) -> int:
+        """Different training times of a token."""
+        return self.batch_multiplier // self.noises_per_time
 
 
 class RepaConfig(BaseModel):

@@ -24,6 +24,7 @@ def forward_flops(
     cross = masked * (2 * into + mlp) + length * 2 * into + 4 * masked * length * width
 
     condition = 2 * width * config.head.width
+    modulating = modulation_flops(config)
 
     def block(tokens: float) -> float:
         return tokens * (4 * into + mlp) + 4 * tokens**2 * width
@@ -34,9 +35,13 @@ def forward_flops(
         "text": length * (2 * config.text_width * width + into)
         + config.aligner_depth * block(length),
         "cross": masked * into + config.cross_depth * cross,
-        # The condition is embedded once a token, not once a draw.
+        # The condition is embedded once a token, and what modulates is made once a time.
         "head": masked
-        * (condition + config.head.batch_multiplier * (head_flops(config) - condition)),
+        * (
+            condition
+            + config.head.times_per_token * (modulating - condition)
+            + config.head.batch_multiplier * (head_flops(config) - modulating)
+        ),
     }
 
 
@@ -45,8 +50,14 @@ def head_flops(config: ModelConfig) -> float:
     width, dim = config.head.width, config.token_dim
     square = 2 * width * width
     out = 2 * dim if config.head.kind == "ddpm" else dim
-    embeddings = 2 * (config.width + dim + TIME_FEATURES) * width + square
-    return embeddings + config.head.depth * 5 * square + 2 * square + 2 * width * out
+    return modulation_flops(config) + 2 * width * (dim + out) + config.head.depth * 2 * square
+
+
+def modulation_flops(config: ModelConfig) -> float:
+    """The part of the head that knows time and condition alone: embeddings and modulations."""
+    width = config.head.width
+    embeddings = 2 * (config.width + TIME_FEATURES + width) * width
+    return embeddings + (config.head.depth * 3 + 2) * 2 * width * width
 
 
 def training_flops(

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from einops import repeat
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from lightgen_model.config import SOLVERS, HeadConfig, Solver
@@ -106,8 +106,9 @@ class HeadNet(nn.Module):
 
 
 def draw_times(config: HeadConfig, num: int, generator: torch.Generator) -> Tensor:
-    """Training times (num,), on the CPU: integers for DDPM, floats in 0..1 for flow."""
-    strata = config.batch_multiplier if config.stratified else 1
+    """Training times of `num` draws, (num / noises_per_time,), on the CPU: integers for DDPM,
+    floats in 0..1 for flow."""
+    num, strata = num // config.noises_per_time, config.times_per_token if config.stratified else 1
     if config.kind == "flow":
         return flow_times(num, config.time_shift, strata, generator)
     return (uniforms(num, strata, generator) * config.diffusion_steps).long()
@@ -127,28 +128,37 @@ class DiffusionHead(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Squared error and variational term per draw, (T,) each (flow: the latter is zero).
 
-        `x` (M, D) and `condition` (M, C) have a row a token; `t` (T,) and `noise` (T, D) a row a
-        draw, those of one token together. What does not depend on the draw is done once a token.
+        `x` (M, D) and `condition` (M, C) have a row a token; `noise` (T, D) a row a draw, those of
+        one token together; `t` (T / n,) a row for n draws that follow each other. Work is done once
+        a token where it depends on neither time nor noise, once a time where not on the noise.
         """
-        draws = len(t) // max(len(x), 1)
-        embedded = repeat(self.net.condition_embed(condition), "m c -> (m k) c", k=draws)
-        x = repeat(x, "m d -> (m k) d", k=draws)
-        if self.config.kind == "flow":
-            mse = flow_loss(lambda x, t: self.net(x, t * FLOW_TIME_SCALE, embedded), x, t, noise)
-            return mse, torch.zeros_like(mse)
+        times = len(t) // len(x) if len(x) else 1
+        noises = len(noise) // len(t) if len(t) else 1
+        embedded = repeat(self.net.condition_embed(condition), "m c -> (m k) c", k=times)
+        modulations = [
+            rearrange(part, "t c -> t 1 c")
+            for part in self.net.modulations(self._embedded_times(t) + embedded)
+        ]
 
         def net(x: Tensor, t: Tensor) -> Tensor:
-            return self.net.predict(x, self._embedded_steps(t) + embedded)
+            groups = rearrange(x, "(t n) d -> t n d", n=noises)
+            return self.net.denoise(groups, modulations).flatten(0, 1)
 
+        x, t = repeat(x, "m d -> (m k) d", k=times * noises), repeat(t, "t -> (t n)", n=noises)
+        if self.config.kind == "flow":
+            mse = flow_loss(net, x, t, noise)
+            return mse, torch.zeros_like(mse)
         return Ddpm.cosine(self.config.diffusion_steps).losses(net, x, t, noise)
 
-    def _embedded_steps(self, t: Tensor) -> Tensor:
-        """Embeddings (T, W) of whole steps; with more rows than steps, each step is made once."""
+    def _embedded_times(self, t: Tensor) -> Tensor:
+        """Embeddings (T, W); with more rows than whole steps, each step is made once."""
+        if self.config.kind == "flow":
+            return self.net.time_embed(t * FLOW_TIME_SCALE)
         num_steps = self.config.diffusion_steps
         if len(t) <= num_steps:
             return self.net.time_embed(t)
         table = self.net.time_embed(torch.arange(num_steps, device=t.device))
-        return F.embedding(t.long(), table)
+        return F.embedding(t, table)
 
     def sample(
         self,

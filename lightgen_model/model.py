@@ -166,7 +166,8 @@ class LightGen(nn.Module):
         drop_text: Tensor | None = None,
         features: Tensor | None = None,
     ) -> TokenLosses:
-        """Losses of the masked tokens. `times` (T,) and `noise` (T, D) hold one draw a row.
+        """Losses of the masked tokens. `noise` (T, D) holds one draw a row, `times`
+        (T / head.noises_per_time,) one time a row.
 
         T is the number of masked tokens times `head.batch_multiplier`, as `num_draws` tells.
         `features` (B, N, F) are a vision model's, for a student with `repa`.
@@ -197,7 +198,7 @@ class LightGen(nn.Module):
         return 1 - F.cosine_similarity(projected.float(), features.float(), dim=-1).mean(1)
 
     def num_draws(self, mask: Tensor) -> int:
-        """Rows T that `forward` wants in `times` and `noise` for this mask."""
+        """Rows T that `forward` wants in `noise` for this mask; `head.draw_times` makes times."""
         return int(mask.sum()) * self.config.head.batch_multiplier
 
     def patchify(self, latents: Tensor) -> Tensor:

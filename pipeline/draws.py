@@ -25,7 +25,7 @@ from pipeline.config import MaskingConfig
 class Draws:
     mask: Tensor  # (B, N), True where a token is to be predicted
     drop_text: Tensor  # (B,)
-    times: Tensor  # (T,)
+    times: Tensor  # (T / noises a time,)
     noise: Tensor  # (T, D)
     batch_total: int  # T of the whole batch
 

@@ -1,5 +1,7 @@
 """How much gradient noise a number of (t, noise) draws a token costs, against the work it saves.
 
+Draws are independent, spread over strata of the time, or in groups that share a time.
+
     PYTHONPATH=. python tests/benchmarks/draws.py [--steps 40] [--repeats 16]
 
 Trains the tiny student on the world of shapes for a while, freezes it, and measures the variance of
@@ -9,6 +11,7 @@ relative to four independent draws, as published.
 
 import argparse
 import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -34,8 +37,30 @@ def pictures(num: int) -> tuple[Tensor, Tensor, Tensor]:
     return latents, *text_encoder.encode(sample_captions(num, 0))
 
 
-def with_draws(num: int, stratified: bool) -> LightGen:
-    head = tiny().head.model_copy(update={"batch_multiplier": num, "stratified": stratified})
+@dataclass(frozen=True)
+class Case:
+    """Draws a token, of which `noises` each share a time."""
+
+    draws: int
+    stratified: bool
+    noises: int = 1
+
+
+BASE = Case(4, stratified=False)  # as published
+CASES = (
+    Case(1, stratified=False),
+    *(Case(num, stratified) for num in (2, 4) for stratified in (False, True)),
+    Case(2, stratified=False, noises=2),
+    Case(4, stratified=True, noises=2),
+    Case(4, stratified=False, noises=4),
+    Case(8, stratified=True, noises=2),
+    Case(8, stratified=True, noises=4),
+)
+
+
+def with_draws(case: Case) -> LightGen:
+    changes = {"stratified": case.stratified, "noises_per_time": case.noises}
+    head = tiny().head.model_copy(update={"batch_multiplier": case.draws, **changes})
     return LightGen(tiny().model_copy(update={"head": head}))
 
 
@@ -86,22 +111,23 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     data, generator = pictures(PICTURES), torch.Generator().manual_seed(1)
-    student = with_draws(2, True).init_weights(torch.Generator().manual_seed(0))
+    student = with_draws(Case(2, stratified=True)).init_weights(torch.Generator().manual_seed(0))
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3, fused=True)
     for _ in range(args.steps):
         optimizer.zero_grad()
         loss(student, data, generator).backward()
         optimizer.step()
-    cases = [(num, kind) for num in (1, 2, 4) for kind in (False, True) if num > 1 or not kind]
     found = {}
-    for num, stratified in cases:
-        model = with_draws(num, stratified)
+    for case in CASES:
+        model = with_draws(case)
         model.load_state_dict(student.state_dict())
-        found[num, stratified] = variance(model, data, args.repeats)
-    print("| draws a token | stratified | gradient variance | processor time |\n|---|---|---|---|")
-    base = found[4, False]
-    for (num, stratified), (spread, seconds) in found.items():
-        print(f"| {num} | {stratified} | {spread / base[0]:.2f} | {seconds / base[1]:.2f} |")
+        found[case] = variance(model, data, args.repeats)
+    print("| draws a token | noises a time | stratified | gradient variance | processor time |")
+    print("|---|---|---|---|---|")
+    base = found[BASE]
+    for case, (spread, seconds) in found.items():
+        print(f"| {case.draws} | {case.noises} | {case.stratified} ", end="")
+        print(f"| {spread / base[0]:.2f} | {seconds / base[1]:.2f} |")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "qk_norm": {f"{MODEL}.qk_norm": True},
     "text_padding_seen": {f"{MODEL}.attend_padding": True},
     "independent_times": {f"{MODEL}.head.stratified": False},
+    "two_noises_a_time": {f"{MODEL}.head.noises_per_time": 2},
+    "four_noises_a_time": {f"{MODEL}.head.noises_per_time": 4},
     "time_shift_0": {f"{MODEL}.head.time_shift": 0.0},
     "ratio_a_batch": {f"{MASKING}.per_sample": False},
     "masked_from_0.5": {MASKING: {"distribution": "truncated_normal", "min_ratio": 0.5}},

@@ -22,16 +22,17 @@ def test_the_published_size_costs_what_the_spec_says(
     assert head_flops(lightgen_published()) / 1e9 == pytest.approx(0.2074, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["ddpm", "flow"])
-def test_torch_counts_the_same(kind: str) -> None:
-    head = HeadConfig(kind=kind, depth=2, width=48, batch_multiplier=2)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("kind", "noises"), [("ddpm", 1), ("flow", 1), ("flow", 2)])
+def test_torch_counts_the_same(kind: str, noises: int) -> None:
+    values = {"kind": kind, "depth": 2, "width": 48}
+    head = HeadConfig(batch_multiplier=2, noises_per_time=noises, **values)  # type: ignore[arg-type]
     config = debug().model_copy(update={"head": head})
     model = LightGen(config).init_weights(torch.Generator().manual_seed(0))
     mask = torch.zeros(2, 16, dtype=torch.bool)
     mask[:, :12] = True
     rows = model.num_draws(mask)
     latents, states = torch.randn(2, 16, 8, 8), torch.randn(2, 16, 128)
-    times, lengths = torch.ones(rows).long(), torch.tensor([16, 3])
+    times, lengths = torch.ones(rows // noises).long(), torch.tensor([16, 3])
     with FlopCounterMode(display=False) as forward:
         out = model(latents, states, lengths, mask, times=times, noise=torch.randn(rows, 64))
     with FlopCounterMode(display=False) as backward:

@@ -147,6 +147,21 @@ def test_any_number_of_masked_tokens_trains(model: LightGen, count: int) -> None
     assert out.isfinite().all()
 
 
+def test_noises_that_share_a_time_have_the_errors_of_their_samples(model: LightGen) -> None:
+    """The draws of a token follow each other, those of a time within them."""
+    head = model.config.head.model_copy(update={"noises_per_time": 2})
+    other = LightGen(model.config.model_copy(update={"head": head})).eval()
+    other.load_state_dict(model.state_dict())
+    (latents, states, lengths), mask = batch(3), torch.rand(3, 16) < 0.6
+    noise = torch.randn(model.num_draws(mask), 64)
+    t = draw_times(head, len(noise), torch.Generator().manual_seed(0))
+    inputs = (latents, states, lengths, mask)
+    one = other(*inputs, times=t, noise=noise)
+    two = model(*inputs, times=t.repeat_interleave(2), noise=noise)
+    assert torch.equal(one.sample, two.sample)
+    assert torch.allclose(one.per_sample(3), two.per_sample(3), atol=1e-5)
+
+
 def test_every_parameter_gets_a_gradient() -> None:
     torch.manual_seed(0)
     repa = RepaConfig(width=5, block=1, hidden=7)

@@ -40,8 +40,10 @@ def table(keep: bool = True) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=PREFERENCES.schema)
 
 
-def network(seed: int = 0) -> LightGen:
-    model = LightGen(debug()).init_weights(torch.Generator().manual_seed(seed))
+def network(seed: int = 0, noises: int = 1) -> LightGen:
+    head = debug().head.model_copy(update={"noises_per_time": noises})
+    config = debug().model_copy(update={"head": head})
+    model = LightGen(config).init_weights(torch.Generator().manual_seed(seed))
     with torch.no_grad():  # its last layer starts at zero: every network would say the same
         model.head.net.final.linear.weight.normal_(0, 0.1, generator=torch.manual_seed(seed))
     return model.eval()
@@ -72,8 +74,9 @@ def test_parts_of_a_batch_are_the_batch() -> None:
     assert drift == pytest.approx(extras["winner_drift"].item(), rel=1e-4)
 
 
-def test_equal_networks_have_a_loss_of_ln_2_and_no_drift() -> None:
-    loss, extras = step_of(network())(network(), 0, Part())
+@pytest.mark.parametrize("noises", [1, 2])
+def test_equal_networks_have_a_loss_of_ln_2_and_no_drift(noises: int) -> None:
+    loss, extras = step_of(network(noises=noises))(network(noises=noises), 0, Part())
     assert loss.item() == pytest.approx(math.log(2), abs=1e-6)
     assert extras["winner_drift"].item() == extras["loser_drift"].item() == 0.0
     assert set(extras) == {"accuracy", "winner_drift", "loser_drift"}

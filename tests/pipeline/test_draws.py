@@ -17,16 +17,18 @@ def drawn(rows: range, masking: MaskingConfig, model: ModelConfig = MODEL, step:
 
 
 @pytest.mark.parametrize("masking", [PER_SAMPLE, MaskingConfig()], ids=["a sample", "a batch"])
-@pytest.mark.parametrize("kind", ["ddpm", "flow"])
-def test_parts_make_the_whole_batch(masking: MaskingConfig, kind: str) -> None:
-    head = HeadConfig(kind=kind, batch_multiplier=3, stratified=True)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("kind", "noises"), [("ddpm", 1), ("flow", 1), ("flow", 3)])
+def test_parts_make_the_whole_batch(masking: MaskingConfig, kind: str, noises: int) -> None:
+    values = {"kind": kind, "batch_multiplier": 6, "stratified": True}
+    head = HeadConfig(noises_per_time=noises, **values)  # type: ignore[arg-type]
     model = MODEL.model_copy(update={"head": head})
     whole = drawn(range(8), masking, model)
     parts = [drawn(range(n, n + 2), masking, model) for n in range(0, 8, 2)]
     for name in ("mask", "drop_text", "times", "noise"):
         assert torch.equal(getattr(whole, name), torch.cat([getattr(p, name) for p in parts]))
     assert {part.batch_total for part in parts} == {whole.batch_total}
-    assert whole.batch_total == len(whole.times) == int(whole.mask.sum()) * 3
+    assert whole.batch_total == len(whole.noise) == int(whole.mask.sum()) * 6
+    assert len(whole.times) * noises == len(whole.noise)
 
 
 def test_rows_and_steps_differ() -> None:
