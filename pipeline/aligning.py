@@ -23,7 +23,7 @@ from lightgen_model.model import LightGen, Split, TokenLosses
 from pipeline import alignment
 from pipeline.batches import Rows, TableRows, TextStates, batch_rows, position_of
 from pipeline.config import DpoConfig, MaskingConfig, RunConfig
-from pipeline.draws import draw, generator, row_generators, to_device
+from pipeline.draws import draw, to_device
 from pipeline.parallel import recompute_activations
 from pipeline.preferences import PREFERENCES
 from pipeline.pretraining import arguments, build_accelerator
@@ -158,10 +158,7 @@ class DpoStep:
         states, lengths = self.pairs.text.take(self.pairs.text_rows[rows], longest)
         winners, losers = self.pairs.take(rows)
         tokens = winners[0, 0].numel() // self.reference.config.patch_size**2
-        generators = row_generators(seed, step, mine)
-        shared = generator(seed, step)
-        config = self.reference.config
-        draws = draw(size, mine, tokens, config, self.masking, shared, generators)
+        draws = draw(size, mine, tokens, self.reference.config, self.masking, seed, step)
         # Rows of the head run sample by sample, so the loser's draws repeat the winner's.
         split = Split.of(torch.cat([draws.mask] * 2)).map(lambda x: to_device(x, device))
         inputs = (

@@ -1,9 +1,9 @@
 """What is random about a step: masks, text drops, times and noise.
 
 In:    (seed, step), and the rows of the global batch that a process takes.
-Out:   `Draws` for those rows. A row's draws come from a generator of its own, named by (seed, step,
-       row), so that no process draws for another; only ratios and text drops, a number a row, are
-       drawn for the whole batch by everyone.
+Out:   `Draws` for those rows. Every `BLOCK` rows have a generator, named by (seed, step, block), so
+       that a process draws for few rows of another; only ratios and text drops, a number a row,
+       are drawn for the whole batch by everyone.
 
 Shapes: B rows taken, N tokens, T rows in the head, D token dims. All of it is made on the CPU.
 """
@@ -17,8 +17,10 @@ from torch import Tensor
 
 from lightgen_model.config import ModelConfig
 from lightgen_model.head import draw_times
-from lightgen_model.masking import mask_ratios, masked_counts, masks_of
+from lightgen_model.masking import mask_ratios, masked_counts, masks_of, random_orders
 from pipeline.config import MaskingConfig
+
+BLOCK = 128  # rows; one call a block is many times faster than one a row
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,10 @@ class Draws:
     batch_total: int  # T of the whole batch
 
 
-def generator(seed: int, step: int, row: int | None = None) -> torch.Generator:
-    """The generator of a row of a step's batch, or of what the whole batch shares."""
+def generator(seed: int, step: int, of: int | str | None = None) -> torch.Generator:
+    """The generator of a row or a block of a step's batch, or of what the whole batch shares."""
     # Hashed: torch's CPU generator reads 32 bits of a seed, and sums of its parts would meet.
-    name = f"{seed}:{step}:{row}".encode()
+    name = f"{seed}:{step}:{of}".encode()
     seed = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "little")
     return torch.Generator().manual_seed(seed)
 
@@ -48,28 +50,38 @@ def draw(
     num_tokens: int,
     model: ModelConfig,
     masking: MaskingConfig,
-    shared: torch.Generator,
-    generators: Sequence[torch.Generator],
+    seed: int,
+    step: int,
 ) -> Draws:
-    """Draws for some rows of a batch; `shared` is at its start, `generators` belong to the rows."""
+    """Draws for some rows of a step's batch; the same for a row whatever others are asked for."""
+    shared = generator(seed, step)
     num_ratios = batch_size if masking.per_sample else 1
     ratios = mask_ratios(num_ratios, masking.distribution, masking.min_ratio, shared)
     counts = masked_counts(ratios, num_tokens).expand(batch_size)
     drop = torch.rand(batch_size, generator=shared) < model.text_drop
+    parts = []
+    for first in range(rows.start // BLOCK * BLOCK, rows.stop, BLOCK):
+        own = generator(seed, step, f"block {first}")
+        mine = slice(max(rows.start - first, 0), min(rows.stop - first, BLOCK))
+        parts.append(_block(counts[first : first + BLOCK], mine, num_tokens, model, own))
+    orders, times, noise = (torch.cat(each) for each in zip(*parts, strict=True))
     mine = slice(rows.start, rows.stop)
-    orders = torch.stack([torch.rand(num_tokens, generator=g) for g in generators]).argsort(1)
-    times, noise = [], []
-    for count, own in zip(counts[mine].tolist(), generators, strict=True):
-        num = count * model.head.batch_multiplier
-        times.append(draw_times(model.head, num, own))
-        noise.append(torch.randn(num, model.token_dim, generator=own))
-    return Draws(
-        masks_of(counts[mine], orders),
-        drop[mine],
-        torch.cat(times),
-        torch.cat(noise),
-        int(counts.sum()) * model.head.batch_multiplier,
-    )
+    total = int(counts.sum()) * model.head.batch_multiplier
+    return Draws(masks_of(counts[mine], orders), drop[mine], times, noise, total)
+
+
+def _block(
+    counts: Tensor, mine: slice, num_tokens: int, model: ModelConfig, own: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Orders, times and noise of some rows of a block that is drawn as a whole."""
+    head = model.head
+    orders = random_orders(len(counts), num_tokens, own)
+    ends = [0, *(counts.cumsum(0) * head.batch_multiplier).tolist()]
+    times = draw_times(head, ends[-1], own)
+    noise = torch.randn(ends[-1], model.token_dim, generator=own)
+    start, stop = ends[mine.start], ends[mine.stop]
+    shared = head.noises_per_time
+    return orders[mine], times[start // shared : stop // shared], noise[start:stop]
 
 
 def mean_mask_ratio(masking: MaskingConfig) -> float:

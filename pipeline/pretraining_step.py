@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightgen_model.model import Split, TokenLosses
 from pipeline.batches import FeatureBatches
 from pipeline.config import StudentConfig
-from pipeline.draws import draw, generator, row_generators, to_device
+from pipeline.draws import draw, row_generators, to_device
 from pipeline.training import Part
 
 
@@ -36,8 +36,8 @@ class PretrainingStep:
             batch.latents.shape[2] * batch.latents.shape[3] // self.config.model.patch_size**2,
             self.config.model,
             self.config.masking,
-            generator(self.seed, step),
-            generators,
+            self.seed,
+            step,
         )
         device = next(model.parameters()).device
         losses: TokenLosses = model(

@@ -4,21 +4,25 @@ import pytest
 import torch
 
 from lightgen_model.config import HeadConfig, ModelConfig, debug
+from pipeline import draws
 from pipeline.config import MaskingConfig
-from pipeline.draws import Draws, draw, generator, mean_mask_ratio, row_generators
+from pipeline.draws import Draws, draw, mean_mask_ratio
 
 PER_SAMPLE = MaskingConfig(distribution="uniform", min_ratio=0.1, per_sample=True)
 MODEL = debug().model_copy(update={"text_drop": 0.3})
 
 
 def drawn(rows: range, masking: MaskingConfig, model: ModelConfig = MODEL, step: int = 5) -> Draws:
-    generators = row_generators(3, step, rows)
-    return draw(8, rows, 16, model, masking, generator(3, step), generators)
+    return draw(8, rows, 16, model, masking, 3, step)
 
 
 @pytest.mark.parametrize("masking", [PER_SAMPLE, MaskingConfig()], ids=["a sample", "a batch"])
 @pytest.mark.parametrize(("kind", "noises"), [("ddpm", 1), ("flow", 1), ("flow", 3)])
-def test_parts_make_the_whole_batch(masking: MaskingConfig, kind: str, noises: int) -> None:
+@pytest.mark.parametrize("block", [3, 4, 128])
+def test_parts_make_the_whole_batch(
+    masking: MaskingConfig, kind: str, noises: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draws, "BLOCK", block)
     values = {"kind": kind, "batch_multiplier": 6, "stratified": True}
     head = HeadConfig(noises_per_time=noises, **values)  # type: ignore[arg-type]
     model = MODEL.model_copy(update={"head": head})
