@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import sys
 from pathlib import Path
+from typing import Literal
 
 
 def convert(
@@ -26,10 +27,8 @@ def convert(
     # Torch is loaded by the work; --help and a wrong call do without.
     from lightgen_model import checkpoint
 
-    part = "model_ema" if ema else "model"
-    model = checkpoint.load_published(
-        path, weights="model_ema" if ema else "model", num_heads=num_heads
-    )
+    part: Literal["model", "model_ema"] = "model_ema" if ema else "model"
+    model = checkpoint.load_published(path, weights=part, num_heads=num_heads)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     about = {

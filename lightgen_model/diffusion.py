@@ -31,7 +31,7 @@ class Ddpm:
     timesteps: Tensor  # (S,) original step of each respaced one
 
     @staticmethod
-    @lru_cache(maxsize=8)
+    @lru_cache(maxsize=8)  # asked for in every training step and every iteration of drawing
     def cosine(num_steps: int) -> "Ddpm":
         betas = torch.tensor(_cosine_betas(num_steps), dtype=torch.float64, device="cpu")
         return Ddpm(betas, torch.arange(num_steps, device="cpu"))
@@ -135,14 +135,13 @@ class Ddpm:
         return share * high + (1 - share) * low
 
 
-@lru_cache(maxsize=8)  # asked for in every training step and every iteration of drawing
-def _cosine_betas(num_steps: int) -> tuple[float, ...]:
+def _cosine_betas(num_steps: int) -> list[float]:
     def level(u: float) -> float:
         return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
 
-    return tuple(
+    return [
         min(1 - level((i + 1) / num_steps) / level(i / num_steps), 0.999) for i in range(num_steps)
-    )
+    ]
 
 
 def _at(values: Tensor, t: Tensor, like: Tensor) -> Tensor:

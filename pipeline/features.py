@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 
 from lightgen_model.config import ModelConfig
 from pipeline.captions import count, spread
 from pipeline.config import FeaturesConfig, RunConfig
+from pipeline.decoding import square
 from pipeline.description import Description, Grid, Picture
 from pipeline.pictures import Cell, side_by_side
 from pipeline.tables import (
@@ -450,21 +450,10 @@ def encode_pictures(
 
 
 def resized(data: bytes, size: int) -> NDArray[np.uint8]:
-    """The middle square at `size` pixels; halved by boxes while it is more than twice as large.
-
-    As ADM prepares pictures (arXiv 2105.05233): one large step would alias or blur.
-    """
+    """The middle square of an accepted picture at `size` pixels."""
     picture = decoded(data)
     assert picture is not None, "accepted pictures decode"
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    picture = picture.crop((left, top, left + side, top + side))
-    while picture.width >= 2 * size:
-        half = picture.width // 2
-        picture = picture.resize((half, half), Image.Resampling.BOX)
-    if picture.width != size:
-        picture = picture.resize((size, size), Image.Resampling.LANCZOS)
-    return np.array(picture)
+    return np.array(square(picture, size))
 
 
 # --- what a person sees -------------------------------------------------------------------------

@@ -19,11 +19,11 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from pipeline.concepts import concepts
 from pipeline.config import RewriterConfig
+from pipeline.model_servers import unserved
 from pipeline.wording import essence, normalise
 
 MIN_COMMON = 0.6  # of the caption's words; the concepts among them must all stay
 MAX_SHOWN = 300  # characters of an answer in an error
-REACH_SECONDS = 3.0
 PROMPT = """Rewrite a short caption of a picture as one longer caption, 25 to {max_words} words, \
 for a text-to-image model. Keep every object, number, colour and position that it names, in its \
 own words, and contradict none. Add what a viewer would see: surroundings, materials, light, \
@@ -48,14 +48,6 @@ class Completion(BaseModel):
     """As much of the OpenAI format as is read here."""
 
     choices: list[Choice] = Field(min_length=1)
-
-
-class Model(BaseModel):
-    id: str
-
-
-class Models(BaseModel):
-    data: list[Model]
 
 
 class BusyError(Exception):
@@ -144,22 +136,5 @@ def fits(caption: str, rewritten: str, config: RewriterConfig, max_characters: i
 
 def missing_endpoints(config: RewriterConfig) -> list[str]:
     """One sentence for each server that does not answer or does not serve the model."""
-    return [
-        wrong for endpoint in config.endpoints if (wrong := _wrong_with(endpoint, config.model))
-    ]
-
-
-def _wrong_with(endpoint: str, model: str) -> str:
-    try:
-        response = httpx.get(
-            f"{endpoint.rstrip('/')}/models", timeout=REACH_SECONDS, trust_env=False
-        )
-        served = [one.id for one in Models.model_validate_json(response.text).data]
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        return (
-            f"captions.rewriter.endpoints: {endpoint} does not answer ({type(error).__name__}). "
-            f"Start it, in an environment of its own, with: vllm serve {model}"
-        )
-    if model in served:
-        return ""
-    return f"captions.rewriter.model: {endpoint} serves {served}, not {model!r}"
+    start = f"vllm serve {config.model}"
+    return unserved("captions.rewriter", config.endpoints, config.model, lambda _: start)

@@ -3,6 +3,7 @@
 To add a source: a config in `pipeline/config.py`, a file here, one case in `build`.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, assert_never
@@ -31,6 +32,11 @@ class Part:
     name: str
     fingerprint: str  # changes when the rows do
     rows: Callable[[], Iterator[SourceRow]]
+
+
+def fingerprint_of(parts: Sequence[Part]) -> str:
+    """Of a source that is all its parts."""
+    return hashlib.sha256("\n".join(part.fingerprint for part in parts).encode()).hexdigest()
 
 
 class CaptionSource(Protocol):

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.caption_sources import Part, SourceRow
+from pipeline.caption_sources import Part, SourceRow, fingerprint_of
 from pipeline.config import FileCaptions, WebDatasetCaptions
 
 UNDECODABLE = "undecodable bytes"
@@ -37,9 +37,7 @@ class FileSource:
         self.licence = config.licence
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(
-            "\n".join(part.fingerprint for part in self.parts()).encode()
-        ).hexdigest()
+        return fingerprint_of(self.parts())
 
     def parts(self) -> list[Part]:
         return [

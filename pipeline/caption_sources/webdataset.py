@@ -8,13 +8,12 @@ Rerun: a part's fingerprint is the tar's name, size and time of change: a set ca
        pictures, and a tar touched for nothing is only read again.
 """
 
-import hashlib
 import tarfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from pipeline.caption_sources import Part, SourceRow
+from pipeline.caption_sources import Part, SourceRow, fingerprint_of
 from pipeline.caption_sources.files import (
     BROKEN_JSON,
     UNDECODABLE,
@@ -38,9 +37,7 @@ class WebDatasetSource:
         self.licence = config.licence
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(
-            "\n".join(part.fingerprint for part in self.parts()).encode()
-        ).hexdigest()
+        return fingerprint_of(self.parts())
 
     def parts(self) -> list[Part]:
         what = f"{self.config.member}:{self.config.column}"

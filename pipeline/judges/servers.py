@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 
 import httpx
-from pydantic import BaseModel, ValidationError
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -25,8 +24,8 @@ from tenacity.nap import sleep_using_event
 
 from pipeline.config import QwenJudge
 from pipeline.judges.answers import NoAnswerError, clean, said
+from pipeline.model_servers import unserved
 
-REACH_SECONDS = 3.0
 LONGEST_WAIT = 30.0
 LONGEST_REST = 120.0  # whatever a server asks for
 BUSY = (429, 503)
@@ -42,14 +41,6 @@ class BusyError(NoAnswerError):
 
 class RefusedError(ValueError):
     """The server understood the request and will not answer it: another try would not help."""
-
-
-class Model(BaseModel):
-    id: str
-
-
-class Models(BaseModel):
-    data: list[Model]
 
 
 class Servers:
@@ -139,22 +130,10 @@ def retry_after(header: str | None) -> float | None:
 
 def missing_endpoints(endpoints: Sequence[str], model: str) -> list[str]:
     """One sentence for each server that does not answer or does not serve the model."""
-    return [wrong for endpoint in endpoints if (wrong := _wrong_with(endpoint, model))]
 
-
-def _wrong_with(endpoint: str, model: str) -> str:
-    try:
-        response = httpx.get(
-            f"{endpoint.rstrip('/')}/models", timeout=REACH_SECONDS, trust_env=False
-        )
-        served = [one.id for one in Models.model_validate_json(response.text).data]
-    except (httpx.HTTPError, httpx.InvalidURL, ValidationError) as error:
+    def start(endpoint: str) -> str:
         host, _, port = endpoint.split("//")[-1].split("/")[0].partition(":")
-        return (
-            f"verdicts.judge.endpoints: {endpoint} does not answer ({type(error).__name__}). "
-            f"Start it, in an environment of its own, with: vllm serve {model} "
-            f"--host {host} --port {port or 80} (or see infra/judge/compose.yaml)"
-        )
-    if model in served:
-        return ""
-    return f"verdicts.judge.model: {endpoint} serves {served}, not {model!r}"
+        where = f"--host {host} --port {port or 80}"
+        return f"vllm serve {model} {where} (or see infra/judge/compose.yaml)"
+
+    return unserved("verdicts.judge", endpoints, model, start)

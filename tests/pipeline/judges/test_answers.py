@@ -81,7 +81,8 @@ def test_any_body_is_an_answer_or_no_answer(value: object) -> None:
     for mode in ("scores", "yes_no"):
         for body in (json.dumps(value), completion(value)):
             with suppress(NoAnswerError):
-                said(body, mode).encode()
+                answer = said(body, mode)
+                assert answer.encode().decode() == answer
 
 
 def test_a_deeply_nested_answer_is_unparsable() -> None:
