@@ -3,15 +3,18 @@
     python -m tests.benchmarks.recipes --root artifacts/tiny --steps 600 --variants base,qk_norm
 
 In:    the root of a finished run; its tables are read, nothing is written there.
-Out:   a Markdown table: share of correct pictures on held-out prompts by the exact detector (mean
-       of the six tasks, and each of them), pictures trained a second. Trainings lie under --out,
-       each with a checkpoint `final`, for `tests.benchmarks.samplers`.
+Out:   a Markdown table, means over seeds: share of correct pictures on held-out prompts by the
+       exact detector (mean of the six tasks, that of each seed, and each task), pictures trained a
+       second. Trainings lie under --out, each with a checkpoint `final`, which
+       `tests.benchmarks.samplers` reads.
 Rerun: a variant that is trained is only scored again.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -61,9 +64,12 @@ def manifest_of(root: Path, stage: str) -> Manifest:
     return Manifest.from_json(json.loads(paths[-1].read_text("utf-8")))
 
 
-def configured(run: str, root: Path, name: str, steps: int, features: Manifest) -> RunConfig:
+def configured(
+    run: str, root: Path, name: str, steps: int, seed: int, features: Manifest
+) -> RunConfig:
     changes = {**VARIANTS[name], "root": str(root), "student.phases.0.steps": steps}
     changes |= {"student.tracker": "none", f"{OPTIMIZER}.warmup_steps": max(1, steps // 15)}
+    changes["student.seed"] = seed
     if name == "repa":
         changes |= repa_of(root, run, features)
     return load_run(run, changes)
@@ -112,18 +118,27 @@ def train(config: RunConfig, upstream: dict[str, Manifest], place: TrainingFolde
     )
 
 
-def row(config: RunConfig, name: str, out: Path, upstream: dict[str, Manifest], num: int) -> str:
+def scored(
+    config: RunConfig, name: str, out: Path, upstream: dict[str, Manifest], num: int
+) -> tuple[dict[str, float], float]:
+    """Shares of right pictures by task, and pictures trained a second."""
     assert config.student is not None
     phase = config.student.phases[0]
-    place = TrainingFolder(out, "student", f"{name}-{phase.steps}")
+    place = TrainingFolder(out, "student", f"{name}-{phase.steps}-{config.student.seed}")
     average = train(config, upstream, place)
     save_weights(place.final, config.student.model, average, origins_of(config))
     watcher = Watcher.build(config, place.path, torch.device(config.device), num)
     shares = watcher.look(phase.steps * phase.batch_size, phase.image_size, average)
-    speeds = sorted(line["samples_per_second"] for line in read_rows(place.path / LOG))
-    tasks = " | ".join(f"{shares[task]:.2f}" for task in TASKS)
-    speed = speeds[len(speeds) // 2]
-    return f"| {name} | {shares['mean']:.3f} | {tasks} | {speed:.0f} |"
+    return shares, median(line["samples_per_second"] for line in read_rows(place.path / LOG))
+
+
+def row(name: str, outcomes: Sequence[tuple[dict[str, float], float]]) -> str:
+    """The variant's line: means over seeds, and the six-task mean of each seed."""
+    shares = [share for share, _ in outcomes]
+    each = ", ".join(f"{share['mean']:.3f}" for share in shares)
+    tasks = " | ".join(f"{mean(share[task] for share in shares):.2f}" for task in TASKS)
+    total, speed = mean(share["mean"] for share in shares), mean(pace for _, pace in outcomes)
+    return f"| {name} | {total:.3f} | {each} | {tasks} | {speed:.0f} |"
 
 
 def main() -> None:
@@ -133,6 +148,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("artifacts/recipes"))
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--prompts", type=int, default=24, help="held-out prompts a task")
+    parser.add_argument("--seeds", default="0", help="a training for each, such as 0,1,2")
     parser.add_argument("--variants", default="base", help=", ".join(VARIANTS))
     args = parser.parse_args()
     names = args.variants.split(",")
@@ -140,12 +156,14 @@ def main() -> None:
     if unknown:
         parser.error(f"no variant {unknown}; known: {', '.join(VARIANTS)}")
     upstream = {"features": manifest_of(args.root, "features")}
-    rows = []
+    print(f"| variant | mean | each seed | {' | '.join(TASKS)} | images/s |")
+    print("|---" * (len(TASKS) + 4) + "|", flush=True)
     for name in names:
-        config = configured(args.run, args.root, name, args.steps, upstream["features"])
-        rows.append(row(config, name, args.out, upstream, args.prompts))
-    print(f"| variant | mean | {' | '.join(TASKS)} | images/s |\n|{'---|' * (len(TASKS) + 3)}")
-    print("\n".join(rows))
+        outcomes = []
+        for seed in map(int, args.seeds.split(",")):
+            config = configured(args.run, args.root, name, args.steps, seed, upstream["features"])
+            outcomes.append(scored(config, name, args.out, upstream, args.prompts))
+        print(row(name, outcomes), flush=True)
 
 
 if __name__ == "__main__":
