@@ -159,11 +159,18 @@ def our_samplers(
     euler = published.model_copy(update={"head_steps": 25})
     flow = LightGen(improved(4)).init_weights(torch.Generator().manual_seed(0)).eval()
     fewer = euler.model_copy(update={"num_iterations": iterations // 2})
+    last = {"last_head_steps": 5}
     return {
         f"published mathematics, {iterations} x {steps}": our_sampler(ours, num, published),
         f"steps annealed, {iterations} x 50 to 5": our_sampler(ours, num, annealed),
         f"improved mode, {iterations} x 25 Euler": our_sampler(flow, num, euler),
+        f"improved mode, {iterations} x 25 to 5 Euler": our_sampler(
+            flow, num, euler.model_copy(update=last)
+        ),
         f"improved mode, {iterations // 2} x 25 Euler": our_sampler(flow, num, fewer),
+        f"improved mode, {iterations // 2} x 25 to 5 Euler": our_sampler(
+            flow, num, fewer.model_copy(update=last)
+        ),
     }
 
 

@@ -31,7 +31,7 @@ from pipeline import evaluators
 from pipeline.config import ShapesEvaluator
 from pipeline.evaluators import Evaluator, Prompt
 
-FULL, HALF = "full", "half the iterations, 25 steps"
+FULL, HALF = "full", "half the iterations, "  # the latter begins a name
 # Name to the values that differ from the full sampler's.
 SETTINGS: dict[str, dict[str, dict[str, object]]] = {
     "ddpm": {
@@ -50,7 +50,9 @@ SETTINGS: dict[str, dict[str, dict[str, object]]] = {
         "Heun, 12 steps": {"head_steps": 12, "solver": "heun"},
         "Heun, 6 steps": {"head_steps": 6, "solver": "heun"},
         "annealed 25 to 5": {"head_steps": 25, "last_head_steps": 5},
-        HALF: {"head_steps": 25},
+        f"{HALF}25 steps": {"head_steps": 25},
+        f"{HALF}12 steps": {"head_steps": 12},
+        f"{HALF}annealed 25 to 5": {"head_steps": 25, "last_head_steps": 5},
     },
 }
 
@@ -104,8 +106,9 @@ def settings(model: LightGen, guidance: float) -> dict[str, SamplingConfig]:
     tokens = model.config.grid(model.config.base_image_size) ** 2
     base = {"num_iterations": tokens, "head_steps": 100, "guidance": guidance}
     named = {name: {**base, **own} for name, own in SETTINGS[model.config.head.kind].items()}
-    if HALF in named:
-        named[HALF]["num_iterations"] = tokens // 2
+    for name, values in named.items():
+        if name.startswith(HALF):
+            values["num_iterations"] = tokens // 2
     return {name: SamplingConfig.model_validate(values) for name, values in named.items()}
 
 
