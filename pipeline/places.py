@@ -1,0 +1,69 @@
+"""Where everything of a run lies below its root, and where a damaged file is moved to.
+
+In:    the root, names.
+Out:   paths; nothing is opened.
+Rerun: `set_aside` never deletes: a file keeps its bytes under a new name in <root>/quarantine.
+"""
+
+from pathlib import Path
+from uuid import uuid4
+
+LAST = 2**64 - 1  # Lance names a manifest LAST - version
+FOLDERS = (  # what a root holds; `judge` and `rewriter` answers lie beside them
+    "tables",
+    "snapshots",
+    "checkpoints",
+    "manifests",
+    "ledger",
+    "descriptions",
+    "readings",
+    "launches",
+    "leases",
+    "quarantine",
+    "report",
+)
+
+
+def table_path(root: Path, name: str) -> Path:
+    return root / "tables" / f"{name}.lance"
+
+
+def data_file(root: Path, table: str, shard: str) -> Path:
+    return table_path(root, table) / "data" / f"{shard}.lance"
+
+
+def sum_file(root: Path, table: str, shard: str) -> Path:
+    return table_path(root, table) / "sums" / f"{shard}.json"
+
+
+def snapshot_file(root: Path, table: str, inputs: str) -> Path:
+    return root / "snapshots" / f"{table}-{inputs}.json"
+
+
+def tag_file(root: Path, table: str, inputs: str) -> Path:
+    return table_path(root, table) / "_refs" / "tags" / f"{inputs}.json"
+
+
+def version_file(root: Path, table: str, version: int) -> Path:
+    return table_path(root, table) / "_versions" / f"{LAST - version}.manifest"
+
+
+def versions(table: Path) -> list[int]:
+    """Versions of a table that have a manifest, the newest first."""
+    names = [manifest.stem for manifest in (table / "_versions").glob("*.manifest")]
+    return sorted((LAST - int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def empty_manifests(table: Path) -> list[Path]:
+    """A machine died while it wrote them; Lance does not open a table whose newest is empty."""
+    manifests = sorted((table / "_versions").glob("*.manifest"))
+    return [manifest for manifest in manifests if manifest.stat().st_size == 0]
+
+
+def set_aside(root: Path, path: Path) -> Path:
+    """Move a damaged file or folder to the quarantine; where it lies now."""
+    words = "--".join(path.relative_to(root).parts)
+    place = root / "quarantine" / f"{uuid4().hex[:8]}--{words}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(place)
+    return place
