@@ -34,6 +34,8 @@ from pipeline.description import (
     Timing,
     description_folder,
 )
+from pipeline.leases import leased
+from pipeline.ledger import enter
 from pipeline.tables import Manifest, Shard, Work
 
 Upstream: TypeAlias = Mapping[str, Manifest]
@@ -43,6 +45,7 @@ class Stage(Protocol):
     @property
     def STAGE(self) -> str: ...  # noqa: N802
     def find(self, config: RunConfig, upstream: Upstream) -> Manifest | None: ...
+    def places(self, config: RunConfig, upstream: Upstream) -> tuple[str, ...]: ...
     def describe(
         self, config: RunConfig, upstream: Upstream, manifest: Manifest
     ) -> Description: ...
@@ -99,20 +102,37 @@ def run_stage(
     started = time.monotonic()
     config = load_run(run, overrides)
     preflight.require(config, stage.STAGE)
+    preflight.check_root(config)
     call = Call(stage, config, above(config, stage.STAGE, upstream))
-    found = None if force else stage.find(config, call.upstream)
-    if found is None:
-        preflight.check(config, [stage.STAGE])
-        manifest, made = work(call)
-    else:
-        manifest, made = reuse(call, found), 0
-    description = describe(call, manifest)
+    with leased(Path(config.root), stage.STAGE, config.name, held(call)):
+        found = None if force else stage.find(config, call.upstream)
+        if found is None:
+            preflight.check(config, [stage.STAGE])
+            manifest, made = work(call)
+        else:
+            manifest, made = reuse(call, found), 0
+        description = describe(call, manifest)
+        manifests = {**call.upstream, stage.STAGE: manifest}
+        enter(config, manifests, () if found else (stage.STAGE,))
     rows = sum(snapshot.rows for snapshot in manifest.snapshots.values()) or description.rows_in
     made = rows if made is None else made
     timing = Timing(made=made, reused=rows - made, seconds=time.monotonic() - started)
     publish(config.name, description, timing)
     handed = hand_on(config, manifest, timing)
     return Completed(name="Cached" if found else "Completed", data=handed)
+
+
+def held(call: Call) -> list[str]:
+    """What the stage reads and what it writes, below the root."""
+    read = [
+        place
+        for above in call.upstream.values()
+        for place in (
+            *(f"tables/{snapshot.table}.lance" for snapshot in above.snapshots.values()),
+            *above.checkpoints.values(),
+        )
+    ]
+    return [*read, *call.stage.places(call.config, call.upstream)]
 
 
 def reuse(call: Call, found: Manifest) -> Manifest:

@@ -26,7 +26,7 @@ from pipeline.config import DpoConfig, MaskingConfig, RunConfig
 from pipeline.draws import draw, to_device
 from pipeline.parallel import recompute_activations
 from pipeline.preferences import PREFERENCES
-from pipeline.pretraining import arguments, build_accelerator
+from pipeline.pretraining import build_accelerator, program
 from pipeline.starting import origins_of, save_weights
 from pipeline.tables import Manifest
 from pipeline.training import Part, Schedule, fit
@@ -182,4 +182,4 @@ def check_first_loss(loss: float) -> None:
 
 
 if __name__ == "__main__":
-    align_student(*arguments("Align the student with DPO."))
+    program(align_student, "Align the student.")

@@ -83,6 +83,11 @@ def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None
     return Manifest.of(STAGE, {STAGE: snapshot}) if snapshot else None
 
 
+def places(config: RunConfig, upstream: Mapping[str, Manifest]) -> tuple[str, ...]:
+    """What the stage writes, below the root."""
+    return (_folder(config).place,)
+
+
 def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
     images, folder = _values(config), _folder(config)
     works = []

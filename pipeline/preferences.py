@@ -127,6 +127,11 @@ def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None
     return Manifest.of(STAGE, whole) if len(whole) == len(found) else None
 
 
+def places(config: RunConfig, upstream: Mapping[str, Manifest]) -> tuple[str, ...]:
+    """What the stage writes, below the root."""
+    return tuple(folder.place for folder in _folders(config).values())
+
+
 def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
     values, folder = _values(config), _folders(config)["samples"]
     chosen = subjects(config, upstream)

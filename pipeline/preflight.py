@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline import captions, evaluators, judges, teachers
 from pipeline.config import CaptionsConfig, EncoderEmbedding, FeaturesConfig, RunConfig
+from pipeline.disk import DiskRefused, free_bytes, unwritable
 
 # The section of a run's values that each stage reads, in the order of the data.
 SECTIONS = {
@@ -58,6 +59,15 @@ def check(config: RunConfig, stages: Sequence[str]) -> None:
         raise ValueError(f"run {config.name!r} cannot start on this machine:\n{lines}")
 
 
+def check_root(config: RunConfig) -> None:
+    """DiskRefused where nothing can be written, also for a run that would make nothing."""
+    if why := unwritable(Path(config.root)):
+        raise DiskRefused(
+            f"root: {config.root} cannot be written ({why}): make it writable, or give the run "
+            "another root, and run the same command again"
+        )
+
+
 def cautions(config: RunConfig, stages: Sequence[str]) -> list[str]:
     """What a person should know before these stages cost anything."""
     return captions.cautions(config.captions) if "captions" in stages else []
@@ -86,7 +96,7 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
     if "evaluate" in stages and config.evaluation:
         for evaluator in config.evaluation.evaluators:
             lacking += evaluators.missing(evaluator)
-    free = shutil.disk_usage(_existing(Path(config.root))).free / 2**30
+    free = free_bytes(Path(config.root)) / 2**30
     if free < MIN_FREE_GIB:
         lacking.append(f"disk: {free:.1f} GiB free at {config.root}, {MIN_FREE_GIB} GiB needed")
     return lacking
@@ -144,10 +154,3 @@ def missing_weights(place: str, repository: str, revision: str | None) -> str:
         f"{place}: the weights of {repository} are not in the hub cache ({hub}). "
         f"Get them with: hf download {repository}{pin}"
     )
-
-
-def _existing(path: Path) -> Path:
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path

@@ -9,7 +9,8 @@ Flips are never applied: a mirrored picture makes "left of" a lie (lightgen.md 2
 
 import argparse
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from pipeline import student
 from pipeline.batches import FeatureBatches, TableRows, TextStates
 from pipeline.checkpoints import TrainingFolder
 from pipeline.config import LoopConfig, RunConfig, StudentConfig, TrainingPhase, load_run
+from pipeline.disk import DiskRefused, writing
 from pipeline.draws import mean_mask_ratio
 from pipeline.features import alignment_of
 from pipeline.parallel import Weights, gathered, recompute_activations
@@ -162,5 +164,15 @@ def arguments(description: str) -> tuple[RunConfig, dict[str, Manifest]]:
     return load_run(args.config), read_upstream(args.upstream)
 
 
+def program(train: Callable[[RunConfig, Mapping[str, Manifest]], None], description: str) -> None:
+    """Run a training from the command line; a disk that refuses it ends it with one sentence."""
+    config, upstream = arguments(description)
+    try:
+        with writing(Path(config.root)):
+            train(config, upstream)
+    except DiskRefused as refused:
+        sys.exit(str(refused))
+
+
 if __name__ == "__main__":
-    train_student(*arguments("Train the student."))
+    program(train_student, "Train the student.")

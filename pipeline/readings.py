@@ -1,12 +1,12 @@
 """Readings: what stands in the sources, in normal form, each part read once.
 
 In:    the parts of the sources.
-Out:   <root>/readings/<id>.arrow, one file a part, a row for every row of the part.
+Out:   <root>/readings/<id>.arrow, one file a part with its checksum beside it, a row for every row
+       of the part.
 Rerun: a part that was read whole is mapped, not read; a killed or vanished one leaves nothing.
 """
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa
 from pipeline import languages
 from pipeline.caption_sources import CaptionSource, Part, SourceRow
 from pipeline.config import LanguageConfig
+from pipeline.seals import flush, write_sum
 from pipeline.tables import identifier
 from pipeline.wording import caption_id_of, normalise
 
@@ -68,7 +69,8 @@ def _read(root: Path, source: CaptionSource, part: Part, language: LanguageConfi
         with pa.OSFile(str(waiting), "wb") as file, pa.ipc.new_file(file, READING) as writer:
             for batch in _batches(part, language):
                 writer.write_batch(batch)
-        _flush(waiting)
+        flush(waiting)
+        write_sum(path, waiting)
         waiting.replace(path)
     except OSError as error:
         raise ValueError(
@@ -117,9 +119,3 @@ def _sweep(folder: Path) -> None:
     for path in folder.glob(".*.part"):
         if time.time() - path.stat().st_mtime > STALE_SECONDS:
             path.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)

@@ -58,6 +58,27 @@ def read_sealed(path: Path, before: Collection[str] = ()) -> dict[str, Any] | No
     return values if seal == digest(values) else None
 
 
+def sum_of(path: Path) -> Path:
+    """Where the checksum of a file that is no shard lies: beside it."""
+    return path.with_name(f"{path.stem}.json")
+
+
+def write_sum(path: Path, part: Path) -> None:
+    """Note what `part` holds, which will be called `path`. Call it before the name is given."""
+    write_sealed(sum_of(path), {"sha256": sha256_of(part)})
+
+
+def damage_of(path: Path) -> str:
+    """What is wrong with a file's bytes; of one from before there were sums nothing is known."""
+    if not sum_of(path).exists():
+        return ""
+    stated = read_sealed(sum_of(path))
+    if stated is None:
+        return "has a damaged checksum beside it"
+    whole = stated["sha256"] == sha256_of(path)
+    return "" if whole else "has another checksum than when it was written"
+
+
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

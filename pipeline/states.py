@@ -1,12 +1,13 @@
 """Resumable states of a training: files `state-<step>.pt`, each whole or not there.
 
 In:    a model, its optimizers and average, and the data's position at a step.
-Out:   one file a saved step. Nothing in it belongs to a process: it goes on with another number of
-       processes or another strategy.
+Out:   one file a saved step and its checksum beside it. Nothing in it belongs to a process: it goes
+       on with another number of processes or another strategy.
 Rerun: goes on from the newest file; a damaged one, or one of other data, is a `ValueError`.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,7 +24,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from lightgen_model.checkpoint import publish
+from pipeline.disk import writing
 from pipeline.parallel import Weights, gathered, local, shared_out
+from pipeline.seals import damage_of, sum_of, write_sum
 
 Position = Mapping[str, object]  # where the data is, in plain values
 
@@ -54,12 +57,21 @@ class TrainingState:
         path = folder / name_of(step)
         if accelerator.is_main_process:
             part = folder / f".{path.name}.part"
-            torch.save(content, part)
-            publish(part, path)
+            with writing(folder), ExitStack() as stack:
+                stack.callback(part.unlink, missing_ok=True)
+                torch.save(content, part)
+                # The sum before the file: a state that has its name has its sum.
+                write_sum(path, part)
+                publish(part, path)
         return path
 
     def restore(self, path: Path, device: torch.device) -> tuple[int, Position]:
         """Load a state in place; its step and its data's position."""
+        if damage := damage_of(path):
+            raise ValueError(
+                f"{path} is damaged (it {damage}): delete it to go on from the state before it, "
+                "or anew where there is none"
+            )
         try:
             # Mapped for a GPU: the processes of a machine then share one copy in memory.
             state = torch.load(
@@ -95,6 +107,7 @@ def drop_old(folder: Path, keep_last: int, keep_every: int) -> None:
         step = int(path.stem.removeprefix("state-"))
         if not keep_every or step % keep_every:
             path.unlink()
+            sum_of(path).unlink(missing_ok=True)
 
 
 def check_position(path: Path, then: Position, now: Position) -> None:

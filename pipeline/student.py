@@ -54,6 +54,11 @@ def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None
     return folder(config, upstream).find({UNTRAINED: UNTRAINED, CHECKPOINT: FINAL})
 
 
+def places(config: RunConfig, upstream: Mapping[str, Manifest]) -> tuple[str, ...]:
+    """What the stage writes, below the root."""
+    return (folder(config, upstream).relative,)
+
+
 def command(config_file: Path, upstream_file: Path) -> list[str]:
     """The process that trains; the flow starts it and reads its log."""
     student = load_run(config_file).student

@@ -77,6 +77,7 @@ class TableFolder:
         self.fingerprint = identifier(table.name, table.version, fields, values)
         self.name = f"{table.name}-{self.fingerprint}"
         self.path = table_path(self.root, self.name)
+        self.place = self.path.relative_to(self.root).as_posix()
 
     # --- shards ---------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ class Findable(Protocol):
     def STAGE(self) -> str: ...  # noqa: N802
 
     def find(self, config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None: ...
+    def places(self, config: RunConfig, upstream: Mapping[str, Manifest]) -> tuple[str, ...]: ...
 
 
 STAGES: tuple[Findable, ...] = (
@@ -40,6 +41,17 @@ STAGES: tuple[Findable, ...] = (
     alignment,
     evaluation,
 )
+# Which stages each one reads rows or weights of.
+READS = {
+    "captions": (),
+    "images": ("captions",),
+    "verdicts": ("images",),
+    "features": ("captions", "images", "verdicts"),
+    "student": ("features",),
+    "preferences": ("images", "verdicts", "features", "student"),
+    "dpo": ("features", "student", "preferences"),
+    "evaluate": ("student", "dpo"),
+}
 
 
 def resolve(config: RunConfig, before: str) -> dict[str, Manifest]:

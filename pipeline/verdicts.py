@@ -70,6 +70,11 @@ def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None
     return _manifest(config, snapshot) if snapshot else None
 
 
+def places(config: RunConfig, upstream: Mapping[str, Manifest]) -> tuple[str, ...]:
+    """What the stage writes, below the root."""
+    return (_folder(config).place,)
+
+
 def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
     folder = _folder(config)
     return [

@@ -34,6 +34,16 @@ def test_a_damaged_state_is_named_and_the_one_before_goes_on(tmp_path: Path, lef
     assert steps(tmp_path) == [4, 8]
 
 
+def test_a_state_with_one_flipped_bit_is_refused(tmp_path: Path) -> None:
+    train(tmp_path, steps=8)
+    state = saved(tmp_path)[-1]
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 1
+    state.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"{state} is damaged \(it has another checksum"):
+        train(tmp_path, steps=12)
+
+
 def test_a_state_of_other_data_is_refused() -> None:
     then = {"table": "features_64-ab", "version": 3, "seed": 0}
     check_position(Path("state"), then, dict(then))

@@ -1,0 +1,85 @@
+"""Leases: which files a running stage reads and writes, so that nobody removes them.
+
+In:    a root, a stage, the places that it holds (below the root; a folder holds what is in it).
+Out:   <root>/leases/<stage>-<pid>-<id>.json, locked by the process that wrote it.
+Rerun: the kernel ends the lock with the process, however that ends: no heartbeat, no clock. A file
+       that can be locked belongs to nobody.
+
+Who removes things holds the gate meanwhile: a stage that begins then waits for a moment.
+"""
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from pipeline.disk import writing
+
+
+@dataclass(frozen=True)
+class Lease:
+    stage: str
+    run: str
+    pid: int
+    host: str
+    places: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.run} (process {self.pid} on {self.host})"
+
+    def holds(self, place: str) -> bool:
+        """Is `place` one of these, inside one, or around one?"""
+        return any(
+            place == own or place.startswith(f"{own}/") or own.startswith(f"{place}/")
+            for own in self.places
+        )
+
+
+@contextmanager
+def leased(root: Path, stage: str, run: str, places: Sequence[str]) -> Iterator[None]:
+    """Hold these places while the body runs."""
+    lease = Lease(stage, run, os.getpid(), platform.node(), tuple(places))
+    path = _folder(root) / f"{stage}-{os.getpid()}-{uuid4().hex[:8]}.json"
+    with gate(root):
+        file = path.open("w", encoding="utf-8")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        json.dump(asdict(lease), file)
+        file.flush()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def living(root: Path) -> list[Lease]:
+    """The leases of processes that are there."""
+    found = []
+    for path in sorted((root / "leases").glob("*.json")):
+        with path.open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                values = json.loads(file.read())
+                found.append(Lease(**values | {"places": tuple(values["places"])}))
+    return found
+
+
+@contextmanager
+def gate(root: Path) -> Iterator[None]:
+    """One at a time begins a stage or removes what is not needed."""
+    with (_folder(root) / ".gate").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _folder(root: Path) -> Path:
+    folder = root / "leases"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,309 @@
+"""The ledger: what each stage of a run was asked, what it left, from what, and who made it.
+
+In:    a run and the manifests of its stages.
+Out:   <root>/ledger/<stage>-<id>.json, written last, sealed: the stage's values, the entries that
+       it read, its tables at versions and checkpoints, the models that its values name, the
+       checksums of the files that are no shards, and by which code it was made.
+Rerun: the same values over the same inputs are the same entry; only when it was last asked for is
+       written anew. What was made again is summed again.
+
+An entry together with those that it read, down to the captions, is the record of a run.
+"""
+
+import datetime
+import hashlib
+import platform
+import subprocess
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.description import description_folder
+from pipeline.features import weights_identity
+from pipeline.places import snapshot_file, tag_file, version_file
+from pipeline.preflight import SECTIONS
+from pipeline.seals import identifier, read_sealed, sha256_of, write_sealed
+from pipeline.snapshots import Manifest, Snapshot
+from pipeline.upstream import READS
+
+SOURCES = Path(__file__).parent.parent
+ROOMS = ("lightgen_model", "pipeline")  # the code that shapes bytes
+PACKAGES = (  # whose versions may change the last bit of a row
+    "torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pyarrow",
+    "pylance", "pillow", "open-clip-torch", "scikit-learn", "rensa", "httpx",
+)  # fmt: skip
+MODEL_KEYS = (
+    "repository", "dataset", "model", "autoencoder", "text_encoder", "alignment_encoder",
+    "detector", "clip", "start",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stage of one run, as it was asked."""
+
+    name: str
+    stage: str
+    run: str
+    values: Mapping[str, Any]  # the stage's section of the run
+    inputs: Mapping[str, str]  # stage to the name of its entry
+    manifest: Manifest
+    models: Mapping[str, Mapping[str, str]]  # place among the values to name, revision, licence ...
+    files: Mapping[str, str]  # place below the root to sha256
+    maker: Mapping[str, str]  # code, commit, packages; empty where it was found already made
+    written: str  # UTC
+    asked: str  # UTC, of the last run that used it
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> "Entry":
+        return Entry(**values | {"manifest": Manifest.from_json(values["manifest"])})
+
+    @property
+    def tables(self) -> dict[str, Snapshot]:
+        return dict(self.manifest.snapshots)
+
+
+def enter(
+    config: RunConfig, manifests: Mapping[str, Manifest], made: Collection[str] = ()
+) -> dict[str, str]:
+    """Write the entries that are missing, those of `made` anew; the names by stage.
+
+    The last of `manifests` is the one that was asked for: the others stand above it.
+    """
+    names: dict[str, str] = {}
+    stages = [stage for stage in SECTIONS if stage in manifests]
+    for stage in stages:
+        entry = _asked(config, stage, manifests[stage], names)
+        names[stage] = entry.name
+        if not _path(Path(config.root), entry.name).exists() or stage == stages[-1]:
+            _write(Path(config.root), entry, stage in made)
+    return names
+
+
+def entries(root: Path) -> list[Entry]:
+    """All whole entries, those asked for last at the end."""
+    found = [_read(path) for path in sorted((root / "ledger").glob("*.json"))]
+    return sorted((e for e in found if e is not None), key=lambda entry: (entry.asked, entry.name))
+
+
+def entry_named(root: Path, name: str) -> Entry:
+    """By its name or the start of it; ValueError where there is none or more than one."""
+    paths = sorted((root / "ledger").glob(f"{name}*.json"))
+    exact = [path for path in paths if path.stem == name]
+    if len(exact or paths) != 1:
+        known = [entry.name for entry in entries(root)][-8:]
+        raise ValueError(
+            f"{len(paths)} entries of the ledger in {root} are called {name!r}; the last are "
+            f"{known}"
+        )
+    entry = _read((exact or paths)[0])
+    if entry is None:
+        raise ValueError(f"{(exact or paths)[0]} is damaged: python -m pipeline.verification")
+    return entry
+
+
+def newest(root: Path, run: str | None = None, stage: str | None = None) -> Entry:
+    """The entry asked for last; of several stages asked for by one run that is its last stage."""
+    found = [
+        entry
+        for entry in entries(root)
+        if run in (None, entry.run) and stage in (None, entry.stage)
+    ]
+    if not found:
+        what = f"{stage or 'a stage'} of {run or 'any run'}"
+        raise ValueError(f"the ledger in {root} has no entry of {what}: run it once, it enters it")
+    return found[-1]
+
+
+def with_inputs(root: Path, entry: Entry) -> dict[str, Entry]:
+    """The entry and all that it came from, by stage, in the order of the data."""
+    found, todo = {entry.stage: entry}, [entry]
+    while todo:
+        for stage, name in todo.pop().inputs.items():
+            if stage not in found and _path(root, name).exists():
+                found[stage] = entry_named(root, name)
+                todo.append(found[stage])
+    return {stage: found[stage] for stage in SECTIONS if stage in found}
+
+
+def forget(root: Path, places: Collection[str]) -> None:
+    """Take files that are gone out of every entry; whoever makes them again enters them again."""
+    for entry in entries(root):
+        left = {place: total for place, total in entry.files.items() if place not in places}
+        if left != entry.files:
+            _save(root, replace(entry, files=left))
+
+
+def flattened(values: object, place: str = "") -> Iterator[tuple[str, object]]:
+    """Every single value with its dotted path, as an override names it."""
+    below: Sequence[tuple[object, object]] = ()
+    if isinstance(values, Mapping):
+        below = list(values.items())
+    elif isinstance(values, list | tuple) and any(isinstance(v, Mapping) for v in values):
+        below = list(enumerate(values))
+    else:
+        yield place, values
+    for key, value in below:
+        yield from flattened(value, f"{place}.{key}" if place else str(key))
+
+
+def models_of(section: str, values: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The models and data sets that values name: revision, licence, and a folder's own sum."""
+    leaves = dict(flattened(values, section))
+    found = {}
+    for place, value in leaves.items():
+        above, _, key = place.rpartition(".")
+        if key not in MODEL_KEYS or not isinstance(value, str):
+            continue
+        revision = leaves.get(f"{place}_revision") or leaves.get(f"{above}.revision") or ""
+        facts = {"name": value, "revision": str(revision)}
+        if licence := leaves.get(f"{above}.licence"):
+            facts["licence"] = str(licence)
+        if Path(value).is_dir():
+            facts["sha256"] = weights_identity(value, None)
+        found[place] = facts
+    return found
+
+
+# --- one entry ----------------------------------------------------------------------------------
+
+
+def _asked(config: RunConfig, stage: str, manifest: Manifest, names: Mapping[str, str]) -> Entry:
+    section = SECTIONS[stage]
+    values = getattr(config, section).model_dump(mode="json")
+    models = models_of(section, values)
+    inputs = {above: names[above] for above in READS[stage] if above in names}
+    # Not the version: a table that lost a manifest is committed again under another number.
+    left = [[s.table, s.tag, s.content] for s in manifest.snapshots.values()]
+    known = identifier(config.name, values, models, inputs, left, manifest.content)
+    now = datetime.datetime.now(datetime.UTC).isoformat()
+    name = f"{stage}-{known}"
+    return Entry(
+        name, stage, config.name, values, inputs, manifest, models, {}, {}, written=now, asked=now
+    )
+
+
+def _write(root: Path, entry: Entry, made: bool) -> None:
+    there = _read(_path(root, entry.name)) if _path(root, entry.name).exists() else None
+    known = {} if made or there is None else dict(there.files)
+    files = known | _sums(root, _places(root, entry), known)
+    _check_weights(root, entry.manifest, files)
+    if there is not None:
+        entry = replace(entry, maker=there.maker, written=there.written)
+    elif made:
+        entry = replace(entry, maker=maker())
+    else:  # by whoever made the same before
+        same = [e for e in entries(root) if e.manifest.content == entry.manifest.content]
+        entry = replace(entry, maker=next((e.maker for e in same if e.maker), {}))
+    _save(root, replace(entry, files=files))
+
+
+def _save(root: Path, entry: Entry) -> None:
+    path = _path(root, entry.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_sealed(path, asdict(entry))
+
+
+def _read(path: Path) -> Entry | None:
+    values = read_sealed(path)
+    if values is None or set(values) != {field.name for field in fields(Entry)}:
+        return None
+    entry = Entry.from_json(values)
+    root = path.parent.parent
+    snapshots = {name: _current(root, each) for name, each in entry.manifest.snapshots.items()}
+    return replace(entry, manifest=replace(entry.manifest, snapshots=snapshots))
+
+
+def _current(root: Path, snapshot: Snapshot) -> Snapshot:
+    """The same rows under the number that they have now."""
+    path = snapshot_file(root, snapshot.table, snapshot.tag)
+    values = read_sealed(path, {f.name for f in fields(Snapshot)}) if path.exists() else None
+    now = Snapshot.from_json(values) if values else snapshot
+    return now if now.content == snapshot.content else snapshot
+
+
+def _path(root: Path, name: str) -> Path:
+    return root / "ledger" / f"{name}.json"
+
+
+# --- files that are no shards -------------------------------------------------------------------
+
+
+def _places(root: Path, entry: Entry) -> list[Path]:
+    """Lance's own files of each version, a finished training's files, the description."""
+    found: list[Path] = []
+    for snapshot in entry.manifest.snapshots.values():
+        found.append(version_file(root, snapshot.table, snapshot.version))
+        found.append(tag_file(root, snapshot.table, snapshot.tag))
+        transactions = found[-2].parent.parent / "_transactions"
+        found += transactions.glob(f"{snapshot.version - 1}-*.txn")
+    for folder in {Path(*Path(place).parts[:2]) for place in entry.manifest.checkpoints.values()}:
+        found += [p for p in (root / folder).rglob("*") if not p.name.startswith("state-")]
+    found += description_folder(root, entry.stage, entry.manifest.content).glob("*")
+    return [path for path in sorted(set(found)) if path.is_file() and not _passing(root, path)]
+
+
+def _passing(root: Path, path: Path) -> bool:
+    """Files on their way, and what trackers write for other programs."""
+    parts = path.relative_to(root).parts
+    return "tracking" in parts or any(part.startswith(".") for part in parts)
+
+
+def _sums(root: Path, paths: Sequence[Path], known: Collection[str]) -> dict[str, str]:
+    places = {path.relative_to(root).as_posix(): path for path in paths}
+    return {place: sha256_of(path) for place, path in places.items() if place not in known}
+
+
+def _check_weights(root: Path, manifest: Manifest, files: Mapping[str, str]) -> None:
+    """A checkpoint is entered as what was trained, never as what a disk made of it."""
+    for place in manifest.checkpoints.values():
+        weights = f"{place}/model.safetensors"
+        if place.endswith("/final") and files.get(weights) != manifest.content:
+            raise ValueError(
+                f"{root / weights} has another checksum than when it was trained: "
+                f"python -m pipeline.verification --root {root} moves it aside, to be made again"
+            )
+
+
+# --- who made it --------------------------------------------------------------------------------
+
+
+@cache
+def maker() -> dict[str, str]:
+    """The code and the packages of this process."""
+    facts = {"code": code_version(), "commit": _commit(), "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+@cache
+def code_version() -> str:
+    """Sixteen hex digits of every source file that shapes bytes."""
+    total = hashlib.sha256()
+    for path in sorted(p for room in ROOMS for p in (SOURCES / room).rglob("*.py")):
+        total.update(f"{path.relative_to(SOURCES)}:{sha256_of(path)}\n".encode())
+    return total.hexdigest()[:16]
+
+
+def _commit() -> str:
+    """The commit of this checkout, with a mark where files differ from it; "" without git."""
+    said = []
+    for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(SOURCES), *words], capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError:
+            return ""
+        if done.returncode:
+            return ""
+        said.append(done.stdout.strip())
+    return f"{said[0]}{' with changes' if said[1] else ''}"
