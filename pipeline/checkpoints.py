@@ -20,9 +20,11 @@ import yaml
 
 from pipeline.config import RunConfig
 from pipeline.description import write_whole
+from pipeline.seals import read_sealed, sha256_of, write_sealed
 from pipeline.tables import Manifest
 
 FINAL, MANIFEST, RUN = "final", "manifest.json", "run.yaml"
+STATED = ("weights",)  # of the manifest
 CURVE, SAMPLES = "curve.jsonl", "samples"
 
 
@@ -49,16 +51,21 @@ class TrainingFolder:
         path = self.path / MANIFEST
         if not path.is_file():
             return None
-        weights = json.loads(path.read_text(encoding="utf-8"))["weights"]
+        stated = read_sealed(path, STATED)
+        if stated is None:
+            raise ValueError(
+                f"{path} is damaged: python -m pipeline.verification --root {self.root} moves it "
+                "aside, and the next run ends this training again"
+            )
         checkpoints = {name: f"{self.relative}/{folder}" for name, folder in folders.items()}
-        return Manifest(self.stage, weights, {}, checkpoints)
+        return Manifest(self.stage, stated["weights"], {}, checkpoints)
 
     def finish(self, config: RunConfig) -> None:
         """Keep the run's values beside the weights, then say that `final/` is whole."""
         values = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
         write_whole(self.path / RUN, values.encode())
-        weights = hashlib.sha256((self.final / "model.safetensors").read_bytes()).hexdigest()
-        write_whole(self.path / MANIFEST, json.dumps({"weights": weights}).encode())
+        weights = sha256_of(self.final / "model.safetensors")
+        write_sealed(self.path / MANIFEST, {"weights": weights})
 
 
 def training_folder(

@@ -1,9 +1,9 @@
 """The ledger: what each stage of a run was asked, what it left, from what, and who made it.
 
 In:    a run and the manifests of its stages.
-Out:   <root>/ledger/<stage>-<id>.json, written last, sealed: the stage's values, the entries that
-       it read, its tables at versions and checkpoints, the models that its values name, the
-       checksums of the files that are no shards, and by which code it was made.
+Out:   <root>/ledger/<stage>-<id>.json and a copy, written last, sealed: the stage's values, the
+       entries that it read, its tables at versions and checkpoints, the models that its values
+       name, the checksums of the files that are no shards, and by which code it was made.
 Rerun: the same values over the same inputs are the same entry; only when it was last asked for is
        written anew. What was made again is summed again.
 
@@ -79,31 +79,39 @@ def enter(
     for stage in stages:
         entry = _asked(config, stage, manifests[stage], names)
         names[stage] = entry.name
-        if not _path(Path(config.root), entry.name).exists() or stage == stages[-1]:
-            _write(Path(config.root), entry, stage in made)
+        there = _read(Path(config.root), entry.name)
+        if there is None or stage == stages[-1]:
+            _write(Path(config.root), entry, there, stage in made)
     return names
 
 
 def entries(root: Path) -> list[Entry]:
     """All whole entries, those asked for last at the end."""
-    found = [_read(path) for path in sorted((root / "ledger").glob("*.json"))]
+    names = {path.stem for path in (root / "ledger").rglob("*.json")}
+    found = [_read(root, name) for name in sorted(names)]
     return sorted((e for e in found if e is not None), key=lambda entry: (entry.asked, entry.name))
 
 
 def entry_named(root: Path, name: str) -> Entry:
     """By its name or the start of it; ValueError where there is none or more than one."""
-    paths = sorted((root / "ledger").glob(f"{name}*.json"))
-    exact = [path for path in paths if path.stem == name]
-    if len(exact or paths) != 1:
+    if exact := _read(root, name):
+        return exact
+    alike = [entry for entry in entries(root) if entry.name.startswith(name)]
+    if len(alike) != 1:
         known = [entry.name for entry in entries(root)][-8:]
         raise ValueError(
-            f"{len(paths)} entries of the ledger in {root} are called {name!r}; the last are "
+            f"{len(alike)} entries of the ledger in {root} are called {name!r}; the last are "
             f"{known}"
         )
-    entry = _read((exact or paths)[0])
-    if entry is None:
-        raise ValueError(f"{(exact or paths)[0]} is damaged: python -m pipeline.verification")
-    return entry
+    return alike[0]
+
+
+def mend(root: Path, name: str) -> bool:
+    """Write an entry again from its copy, or the copy from the entry; False where both are lost."""
+    values = _values(root, name)
+    for path in _paths(root, name) if values else ():
+        write_sealed(path, values or {})
+    return values is not None
 
 
 def newest(root: Path, run: str | None = None, stage: str | None = None) -> Entry:
@@ -124,9 +132,10 @@ def with_inputs(root: Path, entry: Entry) -> dict[str, Entry]:
     found, todo = {entry.stage: entry}, [entry]
     while todo:
         for stage, name in todo.pop().inputs.items():
-            if stage not in found and _path(root, name).exists():
-                found[stage] = entry_named(root, name)
-                todo.append(found[stage])
+            above = _read(root, name)
+            if stage not in found and above is not None:
+                found[stage] = above
+                todo.append(above)
     return {stage: found[stage] for stage in SECTIONS if stage in found}
 
 
@@ -187,8 +196,7 @@ def _asked(config: RunConfig, stage: str, manifest: Manifest, names: Mapping[str
     )
 
 
-def _write(root: Path, entry: Entry, made: bool) -> None:
-    there = _read(_path(root, entry.name)) if _path(root, entry.name).exists() else None
+def _write(root: Path, entry: Entry, there: Entry | None, made: bool) -> None:
     known = {} if made or there is None else dict(there.files)
     files = known | _sums(root, _places(root, entry), known)
     _check_weights(root, entry.manifest, files)
@@ -203,19 +211,31 @@ def _write(root: Path, entry: Entry, made: bool) -> None:
 
 
 def _save(root: Path, entry: Entry) -> None:
-    path = _path(root, entry.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_sealed(path, asdict(entry))
+    """Twice: who made something is known nowhere else."""
+    for path in _paths(root, entry.name):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_sealed(path, asdict(entry))
 
 
-def _read(path: Path) -> Entry | None:
-    values = read_sealed(path)
-    if values is None or set(values) != {field.name for field in fields(Entry)}:
+def _read(root: Path, name: str) -> Entry | None:
+    values = _values(root, name)
+    if values is None:
         return None
     entry = Entry.from_json(values)
-    root = path.parent.parent
-    snapshots = {name: _current(root, each) for name, each in entry.manifest.snapshots.items()}
+    snapshots = {key: _current(root, each) for key, each in entry.manifest.snapshots.items()}
     return replace(entry, manifest=replace(entry.manifest, snapshots=snapshots))
+
+
+def _values(root: Path, name: str) -> dict[str, Any] | None:
+    """Of the entry, or of its copy where the entry is damaged."""
+    for path in _paths(root, name):
+        if path.exists() and (values := read_sealed(path)) is not None:
+            return values
+    return None
+
+
+def _paths(root: Path, name: str) -> tuple[Path, Path]:
+    return root / "ledger" / f"{name}.json", root / "ledger" / "copies" / f"{name}.json"
 
 
 def _current(root: Path, snapshot: Snapshot) -> Snapshot:
@@ -224,10 +244,6 @@ def _current(root: Path, snapshot: Snapshot) -> Snapshot:
     values = read_sealed(path, {f.name for f in fields(Snapshot)}) if path.exists() else None
     now = Snapshot.from_json(values) if values else snapshot
     return now if now.content == snapshot.content else snapshot
-
-
-def _path(root: Path, name: str) -> Path:
-    return root / "ledger" / f"{name}.json"
 
 
 # --- files that are no shards -------------------------------------------------------------------

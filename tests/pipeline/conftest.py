@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import alignment, captions, features, images, student, verdicts
+from pipeline import alignment, captions, features, images, ledger, student, verdicts
 from pipeline.config import RunConfig, load_run
+from pipeline.description import RECORD, description_folder
 from pipeline.tables import Manifest
+from pipeline.upstream import STAGES
 
 MODELS = Path(__file__).parent.parent.parent / "infra" / "models" / "shapes"
 SAMPLING = {"num_iterations": 2, "head_steps": 2, "guidance": 2.0, "batch_size": 16}
@@ -144,28 +146,68 @@ def walk(walked: Callable[..., Path]) -> Callable[..., dict[str, Manifest]]:
     return through
 
 
+Made = dict[str, list[str]]  # stage to what of it was made
+
+
+def run_whole(config: RunConfig, last: str = "evaluate") -> tuple[dict[str, Manifest], Made]:
+    """All stages as the flows run them, but for the trainings: found or made, shown, entered."""
+    manifests: dict[str, Manifest] = {}
+    made: Made = {}
+    for stage in STAGES:
+        found = stage.find(config, manifests)
+        if found is None and stage in (student, alignment):
+            found, made[stage.STAGE] = pretend(config, manifests, stage), ["weights"]
+        elif found is None:
+            found, made[stage.STAGE] = make_stage(stage, config, manifests)
+        folder = description_folder(Path(config.root), stage.STAGE, found.content)
+        if not (folder / RECORD).is_file():
+            stage.describe(config, manifests, found).save(folder)
+        manifests[stage.STAGE] = found
+        ledger.enter(config, manifests, [stage.STAGE] if stage.STAGE in made else [])
+        if last == stage.STAGE:
+            break
+    return manifests, made
+
+
+@pytest.fixture(scope="session")
+def whole_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a whole debug run; copy it before you change it."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "debug.yaml").write_text(yaml.safe_dump(VALUES | {"root": str(folder / "root")}))
+    run_whole(load_run(folder / "debug.yaml"))
+    return folder / "root"
+
+
+@pytest.fixture
+def whole(whole_root: Path, debug_run: BuildRun) -> RunConfig:
+    """A whole debug run in a folder of the test."""
+    config = debug_run()
+    shutil.copytree(whole_root, config.root)
+    return config
+
+
+def pretend(
+    config: RunConfig, upstream: Mapping[str, Manifest], stage: ModuleType = student
+) -> Manifest:
+    """Leave networks of random weights where a training would leave its own."""
+    import torch
+
+    from lightgen_model import checkpoint
+    from lightgen_model.model import LightGen
+
+    assert config.student is not None
+    place = stage.folder(config, upstream)
+    names = ["final"] if stage is alignment else [student.UNTRAINED, "final"]
+    for number, name in enumerate(names, 100 if stage is alignment else 0):
+        generator = torch.Generator().manual_seed(config.student.seed + number)
+        weights = LightGen(config.student.model).init_weights(generator).state_dict()
+        checkpoint.save(place.path / name, config.student.model, weights, {})
+    place.finish(config)
+    found = stage.find(config, upstream)
+    assert isinstance(found, Manifest)
+    return found
+
+
 @pytest.fixture
 def train() -> Callable[..., Manifest]:
-    """Leaves networks of random weights where a training would leave its own."""
-
-    def pretend(
-        config: RunConfig, upstream: Mapping[str, Manifest], stage: ModuleType = student
-    ) -> Manifest:
-        import torch
-
-        from lightgen_model import checkpoint
-        from lightgen_model.model import LightGen
-
-        assert config.student is not None
-        place = stage.folder(config, upstream)
-        names = ["final"] if stage is alignment else [student.UNTRAINED, "final"]
-        for number, name in enumerate(names, 100 if stage is alignment else 0):
-            generator = torch.Generator().manual_seed(config.student.seed + number)
-            weights = LightGen(config.student.model).init_weights(generator).state_dict()
-            checkpoint.save(place.path / name, config.student.model, weights, {})
-        place.finish(config)
-        found = stage.find(config, upstream)
-        assert isinstance(found, Manifest)
-        return found
-
     return pretend
