@@ -5,7 +5,6 @@ Out:   one small JSON value; the manifest lies under <root>/manifests.
 Rerun: the same manifest has the same name.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,7 +13,8 @@ from typing import Any, TypeAlias
 
 from pipeline.config import RunConfig
 from pipeline.description import Timing, write_whole
-from pipeline.tables import Manifest
+from pipeline.disk import writing
+from pipeline.snapshots import Manifest, manifest_name, manifest_text
 from pipeline.upstream import resolve
 
 Handed: TypeAlias = dict[str, Any]
@@ -31,11 +31,11 @@ def above(
 
 def hand_on(config: RunConfig, manifest: Manifest, timing: Timing | None = None) -> Handed:
     """A flow's parameters must stay small (512 KB), a manifest lists every shard: it is a file."""
-    text = json.dumps(manifest.to_json(), indent=1)
-    name = f"{manifest.stage}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    name = manifest_name(manifest)
     path = Path(config.root) / "manifests" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.encode())
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, manifest_text(manifest).encode())
     return {
         "manifest": name,
         "tables": {

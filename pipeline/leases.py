@@ -58,16 +58,27 @@ def leased(root: Path, stage: str, run: str, places: Sequence[str]) -> Iterator[
 
 
 def living(root: Path) -> list[Lease]:
-    """The leases of processes that are there."""
+    """The leases of processes that are there. Ask while you hold the gate."""
     found = []
     for path in sorted((root / "leases").glob("*.json")):
-        with path.open(encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                values = json.loads(file.read())
-                found.append(Lease(**values | {"places": tuple(values["places"])}))
+        if not _free(path):
+            values = json.loads(path.read_text(encoding="utf-8"))
+            found.append(Lease(**values | {"places": tuple(values["places"])}))
     return found
+
+
+def abandoned(root: Path) -> list[Path]:
+    """The files of leases whose process was killed. Ask while you hold the gate."""
+    return [path for path in sorted((root / "leases").glob("*.json")) if _free(path)]
+
+
+def _free(path: Path) -> bool:
+    with path.open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 @contextmanager

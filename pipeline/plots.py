@@ -366,3 +366,24 @@ def _thinned(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[
     stride = -(-len(x) // MAX_POINTS) or 1
     keep = sorted({*range(0, len(x), stride), *([len(x) - 1] if x else [])})
     return [x[index] for index in keep], [y[index] for index in keep]
+
+
+@contextmanager
+def sheet(width: float, height: float) -> "Iterator[tuple[Any, list[bytes]]]":
+    """An empty page in this style, one unit an inch from the upper left; SVG bytes afterwards."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    out: list[bytes] = []
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height))
+        FigureCanvasSVG(figure)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        yield axes, out
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        out.append(_light(file.getvalue()))

@@ -5,6 +5,7 @@ Out:   frozen values that survive JSON. Light: Lance is not imported.
 Rerun: equal contents have equal digests, whoever made them.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -88,3 +89,13 @@ class Manifest:
     def from_json(values: dict[str, Any]) -> "Manifest":
         snapshots = {name: Snapshot.from_json(v) for name, v in values["snapshots"].items()}
         return Manifest(values["stage"], values["content"], snapshots, dict(values["checkpoints"]))
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The file of a manifest, which is named by what it holds."""
+    return json.dumps(manifest.to_json(), indent=1)
+
+
+def manifest_name(manifest: Manifest) -> str:
+    total = hashlib.sha256(manifest_text(manifest).encode()).hexdigest()
+    return f"{manifest.stage}-{total[:16]}"

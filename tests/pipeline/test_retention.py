@@ -1,0 +1,205 @@
+"""Retention: lists what nobody names, removes it when asked to, and nothing that is needed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.leases import Lease, gate, leased, living
+from pipeline.ledger import entries
+from pipeline.retention import markdown, retain
+from pipeline.verification import verify
+from tests.pipeline.conftest import run_whole
+
+OTHER = {"verdicts.min_alignment": 0.9, "images.max_captions": {128: 5}}
+
+
+def grown_old(root: Path, hours: float = 30) -> None:
+    then = time.time() - hours * 3600
+    for path in root.rglob("*"):
+        if path.is_file():
+            os.utime(path, (then, then))
+
+
+def kinds(plan) -> set[str]:
+    return {item.kind for item in plan.going}
+
+
+def snapshot_of(root: Path) -> set[Path]:
+    skipped = {".gate"}
+    return {path for path in root.rglob("*") if path.is_file() and path.name not in skipped}
+
+
+def test_a_root_with_one_run_has_nothing_to_remove(whole):
+    root = Path(whole.root)
+    grown_old(root)
+    assert retain(root, config=whole).going == ()
+
+
+def test_dry_is_the_default_and_changes_nothing(whole, debug_run):
+    root = Path(whole.root)
+    run_whole(debug_run(OTHER), "features")
+    run_whole(whole)  # asked for last
+    grown_old(root)
+    before = snapshot_of(root)
+    plan = retain(root, keep=1)
+    assert {"record", "version", "shard"} <= kinds(plan)
+    assert "nothing was removed" in markdown(plan)
+    assert snapshot_of(root) == before
+
+
+def test_what_no_kept_record_names_goes_and_the_rest_is_whole(whole, debug_run):
+    root, before = Path(whole.root), {entry.name for entry in entries(Path(whole.root))}
+    other = debug_run(OTHER)
+    run_whole(other, "features")
+    run_whole(whole)  # asked for last
+    grown_old(root)
+    assert retain(root, keep=1, config=whole, remove=True).going
+    assert {entry.name for entry in entries(root)} == before
+    assert verify(root).damages == ()
+    assert run_whole(whole)[1] == {}
+    assert set(run_whole(other, "features")[1]) == {"images", "verdicts", "features"}
+    assert verify(root).damages == ()
+
+
+def test_above_a_kept_record_stands_a_kept_one_however_old(whole, debug_run):
+    """The evaluation is the newest of its stage: what it came from is kept with it."""
+    root = Path(whole.root)
+    run_whole(debug_run(OTHER), "features")
+    grown_old(root)
+    assert retain(root, keep=1).going == ()
+
+
+def test_a_removed_record_takes_its_tables_and_another_run_makes_them_again(whole, debug_run):
+    root = Path(whole.root)
+    other = debug_run({"images.teacher.error_rate": 0.6})
+    run_whole(other, "images")
+    (newest,) = [e for e in entries(root) if e.stage == "images"][-1:]
+    for path in (root / "ledger").rglob(f"{newest.name}.json"):
+        path.unlink()
+    grown_old(root)
+    plan = retain(root, remove=True)
+    assert {item.kind for item in plan.going} == {"table", "description"}
+    assert not (root / "tables" / f"{newest.tables['images'].table}.lance").exists()
+    assert verify(root).damages == ()
+    assert run_whole(whole)[1] == {}
+    assert set(run_whole(other, "images")[1]) == {"images"}
+
+
+def test_states_of_finished_trainings_go_and_those_of_others_stay(whole):
+    root = Path(whole.root)
+    finished = next((root / "checkpoints").glob("student-*"))
+    unfinished = root / "checkpoints" / "student-0000000000000000"
+    unfinished.mkdir()
+    for folder in (finished, unfinished):
+        (folder / "state-000000100.pt").write_bytes(b"state")
+    grown_old(root, hours=5)
+    plan = retain(root, remove=True, min_age_hours=4)
+    assert kinds(plan) == {"state", "checkpoint"}
+    assert not unfinished.exists()
+    assert not (finished / "state-000000100.pt").exists()
+    assert (finished / "final" / "model.safetensors").exists()
+
+
+def test_leftovers_older_than_a_day_are_swept_and_fresh_ones_spared(whole):
+    root = Path(whole.root)
+    data = next((root / "tables").glob("images-*")) / "data"
+    old, new = data / ".tmpAbC", root / "checkpoints" / ".state-000000001.pt.part"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    grown_old(root)
+    os.utime(new)
+    plan = retain(root, remove=True)
+    assert [item.place for item in plan.going] == [str(old.relative_to(root))]
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_what_a_living_process_holds_stays_until_it_dies(whole):
+    root = Path(whole.root)
+    held = root / "tables" / "images-0000000000000000.lance" / "data"
+    held.mkdir(parents=True)
+    (held / "shard.lance").write_bytes(b"rows")
+    grown_old(root)
+    code = (
+        "import sys, time; from pathlib import Path; from pipeline.leases import leased\n"
+        "with leased(Path(sys.argv[1]), 'images', 'debug', sys.argv[2:]):\n"
+        "    print('held', flush=True); time.sleep(600)"
+    )
+    words = [sys.executable, "-c", code, str(root), "tables/images-0000000000000000.lance"]
+    holder = subprocess.Popen(words, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."})
+    assert holder.stdout is not None
+    assert holder.stdout.readline()
+    plan = retain(root, remove=True)
+    assert plan.going == ()
+    assert f"held by images/debug (process {holder.pid}" in plan.items[0].spared
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+    grown_old(root)
+    assert kinds(retain(root, remove=True)) == {"table", "lease"}
+    assert not held.exists()
+
+
+def test_an_interrupted_stage_of_the_run_stays(whole, debug_run):
+    """Its shards wait for their commit: nobody names them, the run's values lead to them."""
+    from pipeline import captions, images
+
+    root = Path(whole.root)
+    other = debug_run({"images.teacher.error_rate": 0.6})
+    upstream = {"captions": captions.find(other, {})}
+    work = images.plan(other, upstream)[0]
+    (shard,) = images.make(other, upstream, work, lambda rows: None)
+    grown_old(root)
+    plan = retain(root, config=other, remove=True)
+    assert plan.going == ()
+    assert "an interrupted stage goes on" in plan.items[0].spared
+    assert kinds(retain(root, remove=True)) == {"table"}
+    assert not (root / f"tables/{shard.table}.lance").exists()
+
+
+def test_a_stage_waits_while_things_are_removed(tmp_path):
+    with gate(tmp_path):
+        code = (
+            "import sys; from pathlib import Path; from pipeline.leases import leased\n"
+            "print('begins', flush=True)\n"
+            "with leased(Path(sys.argv[1]), 'images', 'debug', []): print('runs', flush=True)"
+        )
+        stage = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        assert stage.stdout is not None
+        assert stage.stdout.readline() == "begins\n"
+        assert stage.poll() is None
+    assert stage.communicate()[0] == "runs\n"
+
+
+def test_leases_are_seen_while_they_are_held(tmp_path):
+    with leased(tmp_path, "images", "debug", ["tables/a.lance"]):
+        (lease,) = living(tmp_path)
+        assert (lease.stage, lease.pid) == ("images", os.getpid())
+    assert living(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "held"),
+    [
+        ("tables/a.lance", True),
+        ("tables/a.lance/data/x", True),
+        ("tables", True),
+        ("tables/ab", False),
+    ],
+)
+def test_a_lease_holds_what_is_in_its_places_and_around_them(place, held):
+    assert Lease("images", "debug", 1, "here", ("tables/a.lance",)).holds(place) == held
+
+
+def test_a_root_without_a_ledger_and_no_records_to_keep_are_refused(tmp_path, whole):
+    with pytest.raises(ValueError, match="has no ledger"):
+        retain(tmp_path)
+    with pytest.raises(ValueError, match="keep: 0 records"):
+        retain(Path(whole.root), keep=0)
