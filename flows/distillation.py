@@ -19,9 +19,11 @@ from flows.evaluation import evaluate
 from flows.handed import Handed, manifest_of
 from flows.stages import run_name
 from flows.training import dpo, preferences, student
+from flows.upkeep import show_lineage
 from pipeline import evaluation, preflight
 from pipeline.config import RunConfig, load_run
 from pipeline.description import Description, Timing, description_folder
+from pipeline.lineage import trace
 from pipeline.report import build_report, markdown, write_report
 
 STAGES = (captions, images, verdicts, features, student, preferences, dpo, evaluate)
@@ -67,4 +69,6 @@ def report(config: RunConfig, handed: dict[str, Handed]) -> None:
     told = build_report(config.name, manifests, descriptions, timings, scores, note=config.note)
     text = f"{markdown(told, descriptions)}\nEverything on one page: `{page.resolve()}`\n"
     create_markdown_artifact(text, key=f"{config.name}-report", description="the run's report")
+    if any(timing.made for timing in timings.values()):
+        show_lineage(config.name, trace(Path(config.root), run=config.name))
     get_run_logger().info("report: %s", page)

@@ -57,7 +57,7 @@ class TrainingState:
         path = folder / name_of(step)
         if accelerator.is_main_process:
             part = folder / f".{path.name}.part"
-            with writing(folder), ExitStack() as stack:
+            with ExitStack() as stack, writing(folder):
                 stack.callback(part.unlink, missing_ok=True)
                 torch.save(content, part)
                 # The sum before the file: a state that has its name has its sum.

@@ -1,0 +1,106 @@
+"""What is done to a run's artifacts beside making them: verify, retention, lineage, compare.
+
+In:    a run; what to look at.
+Out:   an artifact each. `verify` fails where something is damaged, so that an automation sees it.
+Rerun: looks again.
+"""
+
+import base64
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import State, flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from flows.artifacts import Progress
+from flows.stages import run_name
+from pipeline import comparison, verification
+from pipeline import lineage as lineages
+from pipeline import retention as retentions
+from pipeline.config import load_run
+
+MIB = 2**20
+
+
+@flow(name="verify", flow_run_name=run_name, log_prints=True)
+def verify(run: str, quarantine: bool = True) -> State[dict[str, Any]]:
+    """Read every file that the records name against its checksum; move damaged ones aside."""
+    config = load_run(run)
+    progress: list[Progress] = []
+
+    def tell(done: int, total: int, rows: int) -> None:
+        if not progress:
+            progress.append(Progress(f"{config.name}-verify", total // MIB, "MiB", first=0))
+        progress[0](done // MIB, f"{rows:,} rows")
+
+    verified = verification.verify(Path(config.root), quarantine=quarantine, tell=tell)
+    _show(f"{config.name}-verify", verification.markdown(verified), "verification")
+    said = verification.sentence(verified)
+    if not verified.damages:
+        return Completed(message=said, data=asdict(verified))
+    for damage in verified.damages:
+        get_run_logger().error("%s %s; %s", damage.place, damage.what, damage.then)
+    return Failed(message=f"{said}: prefect deployment run distill/{run} makes them again")
+
+
+@flow(name="retention", flow_run_name=run_name, log_prints=True)
+def retention(
+    run: str,
+    keep: Annotated[int | None, Field(ge=1)] = None,
+    remove: bool = False,
+    min_age_hours: Annotated[float, Field(ge=0)] = retentions.MIN_AGE_HOURS,
+) -> dict[str, Any]:
+    """List what no kept record names; with `remove`, remove it. `keep`: newest records a stage."""
+    config = load_run(run)
+    plan = retentions.retain(
+        Path(config.root), keep=keep, config=config, remove=remove, min_age_hours=min_age_hours
+    )
+    get_run_logger().info(retentions.sentence(plan))
+    _show(f"{config.name}-retention", retentions.markdown(plan), "what may go")
+    return asdict(plan)
+
+
+@flow(name="lineage", flow_run_name=run_name, log_prints=True)
+def lineage(run: str, target: str = "") -> dict[str, Any]:
+    """Everything that a checkpoint, picture, caption, pair or score came from, with a graph."""
+    config = load_run(run)
+    found = lineages.trace(Path(config.root), target, config.name)
+    show_lineage(config.name, found)
+    return lineages.to_json(found)
+
+
+@flow(name="compare", flow_run_name=run_name, log_prints=True)
+def compare(run: str, first: str | None = None, second: str | None = None) -> dict[str, Any]:
+    """Two records (`root` or `root:entry`), or the two newest: what differs, to what effect."""
+    config = load_run(run)
+    if first and second:
+        sides = comparison.side_of(first), comparison.side_of(second)
+    elif first or second:
+        sides = comparison.side_of(first or str(second)), comparison.side_of(config.root)
+    else:
+        sides = comparison.newest_two(Path(config.root), config.name)
+    found = comparison.compare(*sides)
+    get_run_logger().info(found.cause)
+    text, bars = comparison.markdown(found), comparison.bars(found)
+    if bars:
+        text += f"\n{_picture('scores', bars)}\n"
+    _show(f"{config.name}-compare", text, found.cause)
+    return {**asdict(found), "cause": found.cause}
+
+
+def show_lineage(run: str, found: lineages.Lineage) -> None:
+    title, _, rest = lineages.markdown(found).partition("\n\n")
+    page = f"{title}\n\n{_picture('lineage', lineages.graph(found))}\n\n{rest}"
+    _show(f"{run}-lineage", page, f"where {found.target} comes from")
+
+
+def _show(key: str, text: str, description: str) -> None:
+    create_markdown_artifact(text, key=key, description=description)
+
+
+def _picture(title: str, svg: bytes) -> str:
+    return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})"

@@ -1,0 +1,88 @@
+"""The flows beside the way of the data, on a run that the flows made themselves."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+
+from flows.distillation import distill
+from flows.training import dpo
+from flows.upkeep import compare, lineage, retention, verify
+from pipeline.config import RUNS
+from tests.flows.test_distillation import files
+
+ROOT = Path(__file__).parent.parent.parent
+WriteRun = Callable[[Path], Path]
+
+
+@pytest.fixture
+def run(made: tuple[Path, Any], write_run: WriteRun, tmp_path: Path) -> Path:
+    """The made run in a folder of the test."""
+    shutil.copytree(made[0].parent / "artifacts", tmp_path / "artifacts")
+    return write_run(tmp_path)
+
+
+def artifact(key: str) -> str:
+    with get_client(sync_client=True) as client:
+        found = [each for each in client.read_artifacts(limit=200) if each.key == key]
+    return str(found[0].data)
+
+
+def test_every_run_has_a_deployment_of_each() -> None:
+    deployments = yaml.safe_load((ROOT / "infra/prefect.yaml").read_text("utf-8"))["deployments"]
+    there = {(each["entrypoint"], each["name"]) for each in deployments}
+    flows = ("verify", "retention", "lineage", "compare")
+    wanted = {(f"flows/upkeep.py:{f}", path.stem) for f in flows for path in RUNS.glob("*.yaml")}
+    assert wanted - there == set()
+
+
+@pytest.mark.slow
+def test_a_damaged_file_fails_verify_and_the_run_makes_it_again(run: Path) -> None:
+    root = run.parent / "artifacts"
+    whole = files(root)
+    assert verify(run=str(run), return_state=True).is_completed()
+    victim = min(root.glob("tables/images-*/data/*.lance"))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 3] ^= 1
+    victim.write_bytes(data)
+    state = verify(run=str(run), return_state=True)
+    assert state.is_failed()
+    assert "1 damaged" in str(state.message)
+    assert victim.name in artifact("debug-verify")
+    handed: Any = distill(run=str(run))
+    assert [name for name, each in handed.items() if each["timing"]["made"]] == ["images"]
+    assert files(root) == whole
+    assert verify(run=str(run), return_state=True).is_completed()
+
+
+@pytest.mark.slow
+def test_a_made_run_shows_its_lineage_as_a_graph(run: Path) -> None:
+    assert "![lineage](data:image/svg+xml;base64," in artifact("debug-lineage")
+    told = lineage(run=str(run), target="student")
+    assert list(told["entries"]) == ["captions", "images", "verdicts", "features", "student"]
+    assert "# Where student comes from" in artifact("debug-lineage")
+
+
+@pytest.mark.slow
+def test_another_beta_is_the_value_that_two_runs_differ_by(run: Path) -> None:
+    dpo(run=str(run), beta=7.0)
+    told = compare(run=str(run))
+    assert "first differ at dpo" in told["cause"]
+    assert "dpo.beta 100.0 against 7.0" in told["cause"]
+    verdicts = {stage["stage"]: stage["verdict"] for stage in told["stages"]}
+    assert verdicts["student"] == "the same"
+    assert verdicts["evaluate"] == "other inputs"
+    assert "Share of correct pictures" in artifact("debug-compare")
+
+
+@pytest.mark.slow
+def test_retention_lists_and_removes_nothing_by_itself(run: Path) -> None:
+    before = files(run.parent / "artifacts")
+    plan = retention(run=str(run), min_age_hours=0)
+    assert {item["kind"] for item in plan["items"]} >= {"state", "launches"}
+    assert plan["removed"] is False
+    assert files(run.parent / "artifacts") == before
