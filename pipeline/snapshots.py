@@ -37,7 +37,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A table at a version. `content` is equal exactly when the data files are."""
+    """A table at a version. `content` is equal exactly when the data files and their order are."""
 
     table: str
     version: int

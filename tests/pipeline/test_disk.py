@@ -59,6 +59,7 @@ def test_a_full_disk_ends_a_stage_with_one_sentence_and_the_next_run_goes_on(tmp
     assert said[4] == "the same bytes as on a large disk: True"
 
 
+@pytest.mark.slow
 @needs_mounts
 def test_a_full_disk_ends_a_training_with_one_sentence_and_the_state_before_it_goes_on(tmp_path):
     said = small_disk(tmp_path, "training", "160k")
