@@ -44,7 +44,7 @@ def verify(run: str, quarantine: bool = True) -> State[dict[str, Any]]:
         return Completed(message=said, data=asdict(verified))
     for damage in verified.damages:
         get_run_logger().error("%s %s; %s", damage.place, damage.what, damage.then)
-    return Failed(message=f"{said}: prefect deployment run distill/{run} makes them again")
+    return Failed(message=f"{said}: prefect deployment run distill/{config.name} makes them again")
 
 
 @flow(name="retention", flow_run_name=run_name, log_prints=True)

@@ -5,23 +5,11 @@ Out:   paths; nothing is opened.
 Rerun: `set_aside` never deletes: a file keeps its bytes under a new name in <root>/quarantine.
 """
 
+import os
 from pathlib import Path
 from uuid import uuid4
 
 LAST = 2**64 - 1  # Lance names a manifest LAST - version
-FOLDERS = (  # what a root holds; `judge` and `rewriter` answers lie beside them
-    "tables",
-    "snapshots",
-    "checkpoints",
-    "manifests",
-    "ledger",
-    "descriptions",
-    "readings",
-    "launches",
-    "leases",
-    "quarantine",
-    "report",
-)
 
 
 def table_path(root: Path, name: str) -> Path:
@@ -60,8 +48,16 @@ def empty_manifests(table: Path) -> list[Path]:
     return [manifest for manifest in manifests if manifest.stat().st_size == 0]
 
 
+def inside(root: Path, path: Path) -> Path:
+    """The path, if it lies below the root as written: a record's words never lead out of it."""
+    if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):
+        raise ValueError(f"{path} is not below {root}: the record that names it is not ours")
+    return path
+
+
 def set_aside(root: Path, path: Path) -> Path:
     """Move a damaged file or folder to the quarantine; where it lies now."""
+    inside(root, path)
     words = "--".join(path.relative_to(root).parts)
     place = root / "quarantine" / f"{uuid4().hex[:8]}--{words}"
     place.parent.mkdir(parents=True, exist_ok=True)

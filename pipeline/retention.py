@@ -28,7 +28,7 @@ from pipeline.config import RunConfig, load_run
 from pipeline.description import Grid, description_folder, table
 from pipeline.leases import Lease, abandoned, gate, living
 from pipeline.ledger import Entry, entries, with_inputs
-from pipeline.places import snapshot_file, sum_file, tag_file, version_file, versions
+from pipeline.places import inside, snapshot_file, sum_file, tag_file, version_file, versions
 from pipeline.preflight import configured
 from pipeline.seals import sum_of
 from pipeline.snapshots import Manifest, Snapshot, manifest_name
@@ -220,7 +220,7 @@ def _leftovers(root: Path, every: Sequence[Entry], kept: Sequence[Entry]) -> Ite
 def _item(
     root: Path, kind: str, path: Path, why: str, places: Iterable[Path], name: str = ""
 ) -> Item:
-    there = [place for place in places if place.exists()]
+    there = [inside(root, place) for place in places if place.exists()]
     size = sum(_size(place) for place in there)
     relative = tuple(place.relative_to(root).as_posix() for place in there)
     return Item(kind, name or path.relative_to(root).as_posix(), why, size, relative)

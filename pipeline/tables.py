@@ -53,7 +53,7 @@ from pipeline.snapshots import Manifest, Shard, Snapshot, Table, Work
 __all__ = [
     "NO_COMPRESSION", "Manifest", "Shard", "Snapshot", "Table", "TableDamaged", "TableFolder",
     "Work", "batches", "committed", "data_file", "digest", "identifier", "missing_files", "read",
-    "take", "verify",
+    "take",
 ]  # fmt: skip
 FORMAT = "2.2"
 STALE_SECONDS = 24 * 3600
@@ -314,17 +314,6 @@ def _fragments(
     fragments.sort(key=lambda fragment: wanted[fragment.data_files()[0].path])
     names = list(columns) if columns is not None else dataset.schema.names
     return fragments, pa.schema([dataset.schema.field(name) for name in names])
-
-
-def verify(root: Path | str, snapshot: Snapshot) -> list[str]:
-    """Each damaged file with what is wrong with it; empty when all is well."""
-    path = table_path(Path(root), snapshot.table)
-    found = [f"{file} is empty" for file in empty_manifests(path)]
-    for shard in snapshot.shards:
-        file = data_file(Path(root), snapshot.table, shard.name)
-        if damage := _damage(file, shard, check=True):
-            found.append(f"{file} {damage}")
-    return found
 
 
 def missing_files(root: Path, snapshot: Snapshot) -> list[str]:

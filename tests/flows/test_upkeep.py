@@ -29,7 +29,8 @@ def run(made: tuple[Path, Any], write_run: WriteRun, tmp_path: Path) -> Path:
 def artifact(key: str) -> str:
     with get_client(sync_client=True) as client:
         found = [each for each in client.read_artifacts(limit=200) if each.key == key]
-    return str(found[0].data)
+    newest = max(found, key=lambda each: each.created)  # type: ignore[arg-type, return-value]
+    return str(newest.data)
 
 
 def test_every_run_has_a_deployment_of_each() -> None:

@@ -33,8 +33,8 @@ from pipeline.tables import (
     digest,
     read,
     take,
-    verify,
 )
+from pipeline.verification import verify as verify_root
 
 SCHEMA = pa.schema(
     [
@@ -80,6 +80,12 @@ def fill(root: Path, shards: int = SHARDS, pause: float = 0.0) -> Snapshot:
 def sums(root: Path) -> dict[str, str]:
     files = sorted((folder(root).path / "data").glob("*.lance"))
     return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def verify(root: Path, snapshot: Snapshot) -> list[str]:
+    """Damaged files of a root that holds this snapshot alone, each with what is wrong."""
+    damages = verify_root(root, quarantine=False).damages
+    return [f"{root / damage.place} {damage.what}" for damage in damages]
 
 
 def num_versions(root: Path) -> int:
