@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.disk import writing
 from pipeline.pictures import shrink
 
 MAX_MARKDOWN_BYTES = 300_000
@@ -140,11 +141,12 @@ def description_folder(root: Path, stage: str, content: str) -> Path:
 def write_whole(path: Path, data: bytes) -> None:
     """The file appears by rename, after its bytes are on the disk."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with writing(path):
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
 
 
 # --- the page -----------------------------------------------------------------------------------

@@ -315,7 +315,11 @@ def _stages(lineage: Lineage) -> Grid:
 def _models(lineage: Lineage) -> Grid:
     names = ("name", "revision", "licence", "sha256")
     rows = tuple(
-        (place, *(facts.get(name, "") or "-" for name in names))
+        (
+            place,
+            *((facts.get(name) or "-")[:48] for name in names[:3]),
+            facts.get("sha256", "-")[:16],
+        )
         for place, facts in lineage.models.items()
     )
     return Grid("", ("place", *names), rows)

@@ -18,6 +18,7 @@ import pyarrow as pa
 from pipeline import languages
 from pipeline.caption_sources import CaptionSource, Part, SourceRow
 from pipeline.config import LanguageConfig
+from pipeline.disk import DiskRefused, writing
 from pipeline.seals import flush, write_sum
 from pipeline.tables import identifier
 from pipeline.wording import caption_id_of, normalise
@@ -66,12 +67,15 @@ def _read(root: Path, source: CaptionSource, part: Part, language: LanguageConfi
     _sweep(path.parent)
     waiting = path.with_name(f".{name}.{uuid4().hex}.part")
     try:
-        with pa.OSFile(str(waiting), "wb") as file, pa.ipc.new_file(file, READING) as writer:
-            for batch in _batches(part, language):
-                writer.write_batch(batch)
-        flush(waiting)
-        write_sum(path, waiting)
-        waiting.replace(path)
+        with writing(path):
+            with pa.OSFile(str(waiting), "wb") as file, pa.ipc.new_file(file, READING) as writer:
+                for batch in _batches(part, language):
+                    writer.write_batch(batch)
+            flush(waiting)
+            write_sum(path, waiting)
+            waiting.replace(path)
+    except DiskRefused:
+        raise
     except OSError as error:
         raise ValueError(
             f"captions source {source.name!r}: {part.name} could not be read to its end ({error}). "

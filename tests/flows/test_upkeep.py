@@ -42,20 +42,24 @@ def test_every_run_has_a_deployment_of_each() -> None:
 
 
 @pytest.mark.slow
-def test_a_damaged_file_fails_verify_and_the_run_makes_it_again(run: Path) -> None:
+def test_damaged_files_fail_verify_and_the_run_makes_them_again(run: Path) -> None:
     root = run.parent / "artifacts"
     whole = files(root)
     assert verify(run=str(run), return_state=True).is_completed()
-    victim = min(root.glob("tables/images-*/data/*.lance"))
-    data = bytearray(victim.read_bytes())
-    data[len(data) // 3] ^= 1
-    victim.write_bytes(data)
+    victims = [
+        min(root.glob("tables/images-*/data/*.lance")),
+        min(root.glob("checkpoints/dpo-*/final/model.safetensors")),
+    ]
+    for victim in victims:
+        data = bytearray(victim.read_bytes())
+        data[len(data) // 3] ^= 1
+        victim.write_bytes(data)
     state = verify(run=str(run), return_state=True)
     assert state.is_failed()
-    assert "1 damaged" in str(state.message)
-    assert victim.name in artifact("debug-verify")
+    assert "2 damaged" in str(state.message)
+    assert all(victim.name in artifact("debug-verify") for victim in victims)
     handed: Any = distill(run=str(run))
-    assert [name for name, each in handed.items() if each["timing"]["made"]] == ["images"]
+    assert [name for name, each in handed.items() if each["timing"]["made"]] == ["images", "dpo"]
     assert files(root) == whole
     assert verify(run=str(run), return_state=True).is_completed()
 

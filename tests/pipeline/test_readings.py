@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.caption_sources import Part, SourceRow
+from pipeline.disk import DiskRefused
 from pipeline.readings import Reading, read_source
 
 
@@ -73,6 +74,13 @@ def test_a_source_that_vanishes_is_named_and_the_parts_before_it_stay(tmp_path: 
     source.rows["b"].remove(gone)
     assert len(rows_of(read_source(tmp_path, source, None))) == 2
     assert source.read == ["a", "b", "b"]
+
+
+def test_a_full_disk_is_not_taken_for_a_lost_source(tmp_path: Path) -> None:
+    full = OSError(28, "No space left on device")
+    with pytest.raises(DiskRefused, match=r"the disk is full at .*readings"):
+        read_source(tmp_path, Source(a=[SourceRow("one", "a:1"), full]), None)
+    assert list((tmp_path / "readings").iterdir()) == []
 
 
 def test_a_part_of_many_rows_is_whole(tmp_path: Path) -> None:
