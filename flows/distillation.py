@@ -23,7 +23,7 @@ from flows.upkeep import show_lineage
 from pipeline import evaluation, preflight
 from pipeline.config import RunConfig, load_run
 from pipeline.description import Description, Timing, description_folder
-from pipeline.lineage import trace
+from pipeline.origins import trace
 from pipeline.report import build_report, markdown, write_report
 
 STAGES = (captions, images, verdicts, features, student, preferences, dpo, evaluate)

@@ -22,6 +22,7 @@ from pipeline import comparison, verification
 from pipeline import lineage as lineages
 from pipeline import retention as retentions
 from pipeline.config import load_run
+from pipeline.origins import Lineage, trace
 
 MIB = 2**20
 
@@ -68,7 +69,7 @@ def retention(
 def lineage(run: str, target: str = "") -> dict[str, Any]:
     """Everything that a checkpoint, picture, caption, pair or score came from, with a graph."""
     config = load_run(run)
-    found = lineages.trace(Path(config.root), target, config.name)
+    found = trace(Path(config.root), target, config.name)
     show_lineage(config.name, found)
     return lineages.to_json(found)
 
@@ -92,7 +93,7 @@ def compare(run: str, first: str | None = None, second: str | None = None) -> di
     return {**asdict(found), "cause": found.cause}
 
 
-def show_lineage(run: str, found: lineages.Lineage) -> None:
+def show_lineage(run: str, found: Lineage) -> None:
     title, _, rest = lineages.markdown(found).partition("\n\n")
     page = f"{title}\n\n{_picture('lineage', lineages.graph(found))}\n\n{rest}"
     _show(f"{run}-lineage", page, f"where {found.target} comes from")

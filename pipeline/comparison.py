@@ -18,10 +18,11 @@ from pathlib import Path
 
 from pipeline import evaluation
 from pipeline.description import RECORD, Description, Grid, description_folder, table
-from pipeline.ledger import Entry, entries, entry_named, flattened, newest, with_inputs
+from pipeline.ledger import Entry, entries, entry_named, newest, with_inputs
 from pipeline.plots import score_bars
 from pipeline.preflight import SECTIONS
 from pipeline.tables import read
+from pipeline.values import flattened
 
 SAME, SAME_ROWS = "the same", "other values, the same result"
 OTHER_VALUES, OTHER_CODE = "other values", "other code"

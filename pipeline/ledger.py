@@ -11,35 +11,20 @@ An entry together with those that it read, down to the captions, is the record o
 """
 
 import datetime
-import hashlib
-import platform
-import subprocess
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.description import description_folder
-from pipeline.features import weights_identity
+from pipeline.maker import maker
 from pipeline.places import snapshot_file, tag_file, version_file
 from pipeline.preflight import SECTIONS
 from pipeline.seals import identifier, read_sealed, sha256_of, write_sealed
 from pipeline.snapshots import Manifest, Snapshot
 from pipeline.upstream import READS
-
-SOURCES = Path(__file__).parent.parent
-ROOMS = ("lightgen_model", "pipeline")  # the code that shapes bytes
-PACKAGES = (  # whose versions may change the last bit of a row
-    "torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pyarrow",
-    "pylance", "pillow", "open-clip-torch", "scikit-learn", "rensa", "httpx",
-)  # fmt: skip
-MODEL_KEYS = (
-    "repository", "dataset", "model", "autoencoder", "text_encoder", "alignment_encoder",
-    "detector", "clip", "start",
-)  # fmt: skip
+from pipeline.values import models_of
 
 
 @dataclass(frozen=True)
@@ -147,37 +132,6 @@ def forget(root: Path, places: Collection[str]) -> None:
             _save(root, replace(entry, files=left))
 
 
-def flattened(values: object, place: str = "") -> Iterator[tuple[str, object]]:
-    """Every single value with its dotted path, as an override names it."""
-    below: Sequence[tuple[object, object]] = ()
-    if isinstance(values, Mapping):
-        below = list(values.items())
-    elif isinstance(values, list | tuple) and any(isinstance(v, Mapping) for v in values):
-        below = list(enumerate(values))
-    else:
-        yield place, values
-    for key, value in below:
-        yield from flattened(value, f"{place}.{key}" if place else str(key))
-
-
-def models_of(section: str, values: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The models and data sets that values name: revision, licence, and a folder's own sum."""
-    leaves = dict(flattened(values, section))
-    found = {}
-    for place, value in leaves.items():
-        above, _, key = place.rpartition(".")
-        if key not in MODEL_KEYS or not isinstance(value, str):
-            continue
-        revision = leaves.get(f"{place}_revision") or leaves.get(f"{above}.revision") or ""
-        facts = {"name": value, "revision": str(revision)}
-        if licence := leaves.get(f"{above}.licence"):
-            facts["licence"] = str(licence)
-        if Path(value).is_dir():
-            facts["sha256"] = weights_identity(value, None)
-        found[place] = facts
-    return found
-
-
 # --- one entry ----------------------------------------------------------------------------------
 
 
@@ -283,43 +237,3 @@ def _check_weights(root: Path, manifest: Manifest, files: Mapping[str, str]) -> 
                 f"{root / weights} has another checksum than when it was trained: "
                 f"python -m pipeline.verification --root {root} moves it aside, to be made again"
             )
-
-
-# --- who made it --------------------------------------------------------------------------------
-
-
-@cache
-def maker() -> dict[str, str]:
-    """The code and the packages of this process."""
-    facts = {"code": code_version(), "commit": _commit(), "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            facts[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {name: fact for name, fact in facts.items() if fact}
-
-
-@cache
-def code_version() -> str:
-    """Sixteen hex digits of every source file that shapes bytes."""
-    total = hashlib.sha256()
-    for path in sorted(p for room in ROOMS for p in (SOURCES / room).rglob("*.py")):
-        total.update(f"{path.relative_to(SOURCES)}:{sha256_of(path)}\n".encode())
-    return total.hexdigest()[:16]
-
-
-def _commit() -> str:
-    """The commit of this checkout, with a mark where files differ from it; "" without git."""
-    said = []
-    for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(SOURCES), *words], capture_output=True, text=True, check=False
-            )
-        except FileNotFoundError:
-            return ""
-        if done.returncode:
-            return ""
-        said.append(done.stdout.strip())
-    return f"{said[0]}{' with changes' if said[1] else ''}"

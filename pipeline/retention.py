@@ -8,7 +8,8 @@ Rerun: lists what is left. What a kept entry came from is kept with it; what was
     python -m pipeline.retention --root artifacts/tiny --keep 3 [--remove]
 
 Never touched: what a living lease holds (`pipeline.leases`), what the run's own values lead to
-(an interrupted stage goes on there), and whatever was written within `min_age_hours`.
+(an interrupted stage goes on there), whatever was written within `min_age_hours`, and what was
+begun and not finished for seven times as long.
 """
 
 import argparse
@@ -16,40 +17,22 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import yaml
-
-from pipeline.checkpoints import MANIFEST
-from pipeline.checkpoints import RUN as RUN_VALUES
 from pipeline.config import RunConfig, load_run
-from pipeline.description import Grid, description_folder, table
-from pipeline.leases import Lease, abandoned, gate, living
+from pipeline.description import Grid, table
+from pipeline.leases import Lease, gate, living
 from pipeline.ledger import Entry, entries, with_inputs
-from pipeline.places import inside, snapshot_file, sum_file, tag_file, version_file, versions
 from pipeline.preflight import configured
-from pipeline.seals import sum_of
-from pipeline.snapshots import Manifest, Snapshot, manifest_name
+from pipeline.snapshots import Manifest
 from pipeline.tables import committed
+from pipeline.unnamed import UNFINISHED, Item, checkpoints, leftovers, tables
 from pipeline.upstream import STAGES
 
-PASSING = (".*.part", ".tmp*", ".*.partial", "*.manifest#*")  # names of files on their way
 MIN_AGE_HOURS = 24.0
-WAITING = ("waiting shard", "it was never committed")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing that may go: all of its places go together."""
-
-    kind: str
-    place: str
-    why: str
-    bytes: int
-    places: tuple[str, ...]  # files and folders below the root
-    spared: str = ""  # why it stays nevertheless
+UNFINISHED_PATIENCE = 7  # times as long: somebody may mean to go on with it
 
 
 @dataclass(frozen=True)
@@ -80,13 +63,16 @@ def retain(
         raise ValueError(
             f"{root} has no ledger, so nothing there has a name: run it once, it enters what it has"
         )
-    wanted = list(_wanted(config)) if config else []
+    places, manifests = _wanted(config) if config else ([], [])
     with gate(root):
         every = entries(root)
+        _refuse_lost_records(root, every)
         kept = kept_entries(root, every, keep)
-        found = [*_tables(root, kept), *_checkpoints(root, kept), *_leftovers(root, every, kept)]
+        named = [*(entry.manifest for entry in kept), *manifests]
+        rest = leftovers(root, every, {entry.name for entry in kept}, named)
+        found = [*tables(root, named), *checkpoints(root, named), *rest]
         leases = living(root)
-        items = [_spared(root, item, leases, wanted, min_age_hours) for item in found]
+        items = [_spared(root, item, leases, places, min_age_hours) for item in found]
         plan = Plan(str(root), len(kept), tuple(_with_versions(root, items)), remove)
         if remove:
             for item in plan.going:
@@ -105,130 +91,31 @@ def kept_entries(root: Path, every: Sequence[Entry], keep: int | None) -> list[E
     return [entry for entry in every if entry.name in named]
 
 
-def _wanted(config: RunConfig) -> Iterator[str]:
-    """Where the run's own values lead to, as far as its stages are made, and one further."""
+def _wanted(config: RunConfig) -> tuple[list[str], list[Manifest]]:
+    """Where the run's own values lead to: what is made of it, and the places of what comes next."""
     manifests: dict[str, Manifest] = {}
+    places: list[str] = []
     for stage in STAGES:
         if not configured(config, stage.STAGE):
-            return
-        yield from stage.places(config, manifests)
+            break
+        places += stage.places(config, manifests)
         found = stage.find(config, manifests)
         if found is None:
-            return
+            break
         manifests[stage.STAGE] = found
+    return places, list(manifests.values())
 
 
-# --- what nobody names --------------------------------------------------------------------------
-
-
-def _tables(root: Path, kept: Sequence[Entry]) -> Iterator[Item]:
-    named: dict[str, dict[str, Snapshot]] = {}
-    for entry in kept:
-        for snapshot in entry.tables.values():
-            named.setdefault(snapshot.table, {})[snapshot.tag] = snapshot
-    records = committed(root)
-    for path in sorted((root / "tables").glob("*.lance")):
-        own = [snapshot for snapshot in records if snapshot.table == path.stem]
-        if path.stem not in named:
-            notes = [snapshot_file(root, path.stem, s.tag) for s in own]
-            yield _item(root, "table", path, "no kept record names it", [path, *notes])
-        else:
-            yield from _versions(root, path, own, named[path.stem])
-
-
-def _versions(
-    root: Path, path: Path, own: Sequence[Snapshot], named: Mapping[str, Snapshot]
-) -> Iterator[Item]:
-    """Versions of a table that is kept, and shards that no version of it holds any more."""
-    kept_numbers = {snapshot.version for snapshot in named.values()}
-    for snapshot in own:
-        if snapshot.tag in named:
-            continue
-        places = [
-            snapshot_file(root, snapshot.table, snapshot.tag),
-            tag_file(root, snapshot.table, snapshot.tag),
-        ]
-        if snapshot.version not in kept_numbers:
-            places.append(version_file(root, snapshot.table, snapshot.version))
-            places += (path / "_transactions").glob(f"{snapshot.version - 1}-*.txn")
-        yield _item(root, "version", places[0], "no kept record names it", places, snapshot.label)
-    numbers = {snapshot.version for snapshot in own} | kept_numbers
-    for number in versions(path):
-        if number not in numbers:
-            manifest = version_file(root, path.stem, number)
-            yield _item(root, "version", manifest, "its record is gone", [manifest])
-    shards = {shard.name for snapshot in named.values() for shard in snapshot.shards}
-    ever = {shard.name for snapshot in own for shard in snapshot.shards}
-    for file in sorted((path / "data").glob("*.lance")):
-        if file.stem not in shards:
-            places = [file, sum_file(root, path.stem, file.stem)]
-            once = file.stem in ever
-            kind, why = ("shard", "no kept version holds it") if once else WAITING
-            yield _item(root, kind, file, why, places)
-
-
-def _checkpoints(root: Path, kept: Sequence[Entry]) -> Iterator[Item]:
-    places = [place for entry in kept for place in entry.manifest.checkpoints.values()]
-    named = {"/".join(Path(place).parts[:2]) for place in places}
-    for path in sorted((root / "checkpoints").glob("*")):
-        if path.relative_to(root).as_posix() not in named:
-            yield _item(root, "checkpoint", path, "no kept record names it", [path])
-        elif (path / MANIFEST).is_file():
-            every = _kept_for_good(path)
-            for state in sorted(path.rglob("state-*.pt")):
-                if not every or int(state.stem.removeprefix("state-")) % every:
-                    why = "its training is finished"
-                    yield _item(root, "state", state, why, [state, sum_of(state)])
-
-
-def _kept_for_good(training: Path) -> int:
-    """The run's own `keep_every` of the stage; 0 where it keeps none."""
-    path = training / RUN_VALUES
-    values = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else None
-    section = (values or {}).get(training.name.rsplit("-", 1)[0]) or {}
-    return int(section.get("keep_every") or 0)
-
-
-def _leftovers(root: Path, every: Sequence[Entry], kept: Sequence[Entry]) -> Iterator[Item]:
-    names = {entry.name for entry in kept}
-    for entry in every:
-        if entry.name not in names:
-            paths = [root / "ledger" / f"{entry.name}.json"]
-            paths.append(root / "ledger" / "copies" / paths[0].name)
-            yield _item(root, "record", paths[0], "newer ones of its stage are kept", paths)
-    shown = {description_folder(root, e.stage, e.manifest.content) for e in kept}
-    for path in sorted((root / "descriptions").glob("*")):
-        if path not in shown:
-            yield _item(root, "description", path, "no kept record names it", [path])
-    handed = {manifest_name(entry.manifest) for entry in kept}
-    for path in sorted((root / "manifests").glob("*.json")):
-        if path.stem not in handed:
-            yield _item(root, "manifest", path, "no kept record names it", [path])
-    for folder, why in (
-        ("quarantine", "damaged, and moved aside"),
-        ("launches", "how a training was once started"),
-    ):
-        for path in sorted((root / folder).glob("*")):
-            yield _item(root, folder, path, why, [path])
-    for path in abandoned(root):
-        yield _item(root, "lease", path, "its process is gone", [path])
-    for pattern in PASSING:
-        for path in sorted(root.rglob(pattern)):
-            yield _item(root, "leftover", path, "a writer died over it", [path])
-
-
-def _item(
-    root: Path, kind: str, path: Path, why: str, places: Iterable[Path], name: str = ""
-) -> Item:
-    there = [inside(root, place) for place in places if place.exists()]
-    size = sum(_size(place) for place in there)
-    relative = tuple(place.relative_to(root).as_posix() for place in there)
-    return Item(kind, name or path.relative_to(root).as_posix(), why, size, relative)
-
-
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    return sum(file.stat().st_size for file in files)
+def _refuse_lost_records(root: Path, every: Sequence[Entry]) -> None:
+    """ValueError where a record was damaged: what it named would pass for what nobody names."""
+    names = {entry.name for entry in every}
+    files = [*(root / "ledger").rglob("*.json"), *(root / "quarantine").glob("*--ledger--*.json")]
+    lost = sorted({path.stem.rpartition("--")[2] for path in files} - names)
+    if lost:
+        raise ValueError(
+            f"records of {root} are damaged, such as {lost[0]}, so what they name is not known: "
+            "run the run again, it enters them again, or delete them by hand"
+        )
 
 
 # --- what stays nevertheless, and how the rest goes ---------------------------------------------
@@ -237,17 +124,18 @@ def _size(path: Path) -> int:
 def _spared(
     root: Path, item: Item, leases: Sequence[Lease], wanted: Sequence[str], min_age_hours: float
 ) -> Item:
+    unfinished = item.kind in UNFINISHED
     for place in item.places:
         for lease in leases:
             if lease.holds(place):
                 return replace(item, spared=f"held by {lease}")
-        # Of a wanted table only what waits for its commit: its old versions are no part of it.
-        inside = any(place == own or place.startswith(f"{own}/") for own in wanted)
-        if inside and item.kind in ("table", WAITING[0], "checkpoint"):
+        within = any(place == own or place.startswith(f"{own}/") for own in wanted)
+        if within and unfinished:
             return replace(item, spared="the run's values lead to it: an interrupted stage goes on")
     hours = (time.time() - _last_written(root, item)) / 3600
-    if hours < min_age_hours:
-        return replace(item, spared=f"written {hours:.1f} h ago, {min_age_hours:g} h are waited")
+    waited = min_age_hours * (UNFINISHED_PATIENCE if unfinished else 1)
+    if hours < waited:
+        return replace(item, spared=f"written {hours:.1f} h ago, {waited:g} h are waited")
     return item
 
 

@@ -23,18 +23,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pipeline.checkpoints import FINAL, MANIFEST, STATED
-from pipeline.checkpoints import RUN as RUN_VALUES
+from pipeline.damage import Damage, again, quarantined
 from pipeline.description import MAX_TABLE_ROWS, Grid, table
-from pipeline.ledger import entries, forget, mend
-from pipeline.places import data_file, empty_manifests, set_aside, snapshot_file, sum_file
-from pipeline.seals import damage_of, read_sealed, sha256_of, sum_of, write_sealed
+from pipeline.ledger import entries, forget
+from pipeline.places import data_file, empty_manifests, snapshot_file, sum_file
+from pipeline.seals import damage_of, read_sealed, sha256_of
 from pipeline.snapshots import Shard
 from pipeline.tables import SHARD_FIELDS, SNAPSHOT_FIELDS, committed
 
 THREADS = 4
-# A training is whole with these; its logs and samples only tell of it.
-ESSENTIAL = ("final/", "untrained/", RUN_VALUES, MANIFEST)
-
 SEALED: dict[str, Collection[str]] = {  # our records, with the names in those from before seals
     "snapshots/*.json": SNAPSHOT_FIELDS,
     "ledger/**/*.json": (),
@@ -43,16 +40,6 @@ SEALED: dict[str, Collection[str]] = {  # our records, with the names in those f
 }
 
 Tell = Callable[[int, int, int], None]  # bytes read, bytes in all, rows read
-
-
-@dataclass(frozen=True)
-class Damage:
-    """One file that is not what was written."""
-
-    place: str  # below the root
-    what: str
-    then: str  # what the next run does about it
-    moved_to: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +94,7 @@ def verify(root: Path, *, quarantine: bool = True, tell: Tell = nothing) -> Veri
     ]
     found = list({damage.place: damage for damage in each}.values())
     if quarantine:
-        found = [_quarantined(root, damage) for damage in found]
+        found = [quarantined(root, damage) for damage in found]
         forget(root, {damage.place for damage in found})
     return Verified(
         str(root),
@@ -213,74 +200,6 @@ def _record(root: Path, path: Path) -> Damage:
     if path.exists():
         what = "is not what was written" if path.stat().st_size else "is empty"
     return Damage(place, what, again(place))
-
-
-# --- what follows -------------------------------------------------------------------------------
-
-AGAIN = {
-    "data": "the next run makes this shard again",
-    "sums": "its shard is summed again, or made again where no version names it",
-    "_versions": "the next run commits this version again from the same shards",
-    "_transactions": "nothing: only Lance's own history used it",
-    "tags": "the next run tags this version again",
-    "snapshots": "the next run finds the version and writes this again",
-    "ledger": "written again from its copy, or by the next run where both are lost",
-    "manifests": "the next run writes it again",
-    "descriptions": "the next run describes the stage again",
-    "readings": "the next run reads this part of its source again, where it reads sources",
-    "state": "an unfinished training goes on from the state before it",
-    "checkpoints": "the next run ends this training anew from its newest state",
-    "log": "lost: it only tells of the training, whose weights are whole",
-}
-
-
-def again(place: str) -> str:
-    """What the next run does without the file."""
-    parts = place.split("/")
-    if parts[0] == "tables":
-        return AGAIN.get(parts[-2], AGAIN["_versions"])
-    if parts[0] == "checkpoints":
-        if parts[-1].startswith("state-"):
-            return AGAIN["state"]
-        return AGAIN["checkpoints" if _essential(place) else "log"]
-    return AGAIN[parts[0]]
-
-
-def _essential(place: str) -> bool:
-    return place.split("/", 2)[2].startswith(ESSENTIAL)
-
-
-def _quarantined(root: Path, damage: Damage) -> Damage:
-    """Move the file, and what must not stand without it, aside."""
-    path, parts = root / damage.place, damage.place.split("/")
-    if parts[0] == "descriptions":  # its pictures belong together
-        path = root / parts[0] / parts[1]
-    companions = []
-    if parts[0] == "checkpoints":
-        if parts[-1].startswith("state-"):
-            companions.append(sum_of(path))
-        elif _essential(damage.place):
-            companions.append(root / parts[0] / parts[1] / MANIFEST)
-    elif parts[0] == "readings":
-        companions.append(sum_of(path))
-    moved = str(set_aside(root, path)) if path.exists() else ""
-    for companion in companions:
-        if companion.exists():
-            set_aside(root, companion)
-    if parts[0] == "ledger":
-        mend(root, path.stem)
-    if parts[-2] == "sums":
-        _state_again(root, parts[1].removesuffix(".lance"), path.stem)
-    return Damage(damage.place, damage.what, damage.then, moved)
-
-
-def _state_again(root: Path, table: str, name: str) -> None:
-    """Write a lost sum of a shard that a version names: no teacher draws for a lost note."""
-    for snapshot in committed(root, f"{table}-*"):
-        for shard in snapshot.shards:
-            if shard.name == name and snapshot_file(root, table, snapshot.tag).exists():
-                write_sealed(sum_file(root, table, name), asdict(shard))
-                return
 
 
 # --- what a person sees -------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import ledger
-from pipeline.ledger import entries, entry_named, flattened, models_of, newest, with_inputs
+from pipeline.ledger import entries, entry_named, newest, with_inputs
+from pipeline.maker import code_version
 from pipeline.upstream import READS
 from tests.pipeline.conftest import run_whole
 
@@ -16,7 +17,7 @@ def test_each_stage_is_entered_once_with_what_it_read(whole):
     assert list(found) == list(READS)
     for stage, entry in found.items():
         assert entry.inputs == {above: found[above].name for above in READS[stage]}
-        assert entry.maker["code"] == ledger.code_version()
+        assert entry.maker["code"] == code_version()
     assert with_inputs(root, found["student"]).keys() == {"captions", "images", "verdicts",
                                                           "features", "student"}  # fmt: skip
 
@@ -73,24 +74,3 @@ def test_unknown_names_are_told_with_those_that_are_there(whole):
         entry_named(Path(whole.root), "x")
     with pytest.raises(ValueError, match="no entry of a stage of night"):
         newest(Path(whole.root), "night")
-
-
-def test_values_are_flattened_as_overrides_name_them():
-    values = {"a": {"b": 1}, "c": [{"d": 2}], "e": [3, 4]}
-    assert dict(flattened(values, "x")) == {"x.a.b": 1, "x.c.0.d": 2, "x.e": [3, 4]}
-
-
-def test_models_are_found_among_values_with_revision_and_licence(tmp_path):
-    (tmp_path / "weights").write_bytes(b"w")
-    values = {
-        "teacher": {"repository": "some/teacher", "revision": "abc", "licence": "Apache-2.0"},
-        "autoencoder": str(tmp_path),
-        "autoencoder_revision": None,
-    }
-    found = models_of("s", values)
-    assert found["s.teacher.repository"] == {
-        "name": "some/teacher",
-        "revision": "abc",
-        "licence": "Apache-2.0",
-    }
-    assert len(found["s.autoencoder"]["sha256"]) == 64

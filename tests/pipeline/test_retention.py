@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.leases import Lease, gate, leased, living
 from pipeline.ledger import entries
 from pipeline.retention import markdown, retain
 from pipeline.verification import verify
@@ -97,9 +96,11 @@ def test_states_of_finished_trainings_go_and_those_of_others_stay(whole):
     unfinished.mkdir()
     for folder in (finished, unfinished):
         (folder / "state-000000100.pt").write_bytes(b"state")
-    grown_old(root, hours=5)
-    plan = retain(root, remove=True, min_age_hours=4)
-    assert kinds(plan) == {"state", "checkpoint"}
+    grown_old(root, hours=30)
+    assert kinds(retain(root, remove=True)) == {"state"}
+    assert unfinished.exists()
+    grown_old(root, hours=200)
+    assert kinds(retain(root, remove=True)) == {"unfinished training"}
     assert not unfinished.exists()
     assert not (finished / "state-000000100.pt").exists()
     assert (finished / "final" / "model.safetensors").exists()
@@ -124,7 +125,7 @@ def test_what_a_living_process_holds_stays_until_it_dies(whole):
     held = root / "tables" / "images-0000000000000000.lance" / "data"
     held.mkdir(parents=True)
     (held / "shard.lance").write_bytes(b"rows")
-    grown_old(root)
+    grown_old(root, hours=200)
     code = (
         "import sys, time; from pathlib import Path; from pipeline.leases import leased\n"
         "with leased(Path(sys.argv[1]), 'images', 'debug', sys.argv[2:]):\n"
@@ -140,8 +141,8 @@ def test_what_a_living_process_holds_stays_until_it_dies(whole):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     holder.stdout.close()
-    grown_old(root)
-    assert kinds(retain(root, remove=True)) == {"table", "lease"}
+    grown_old(root, hours=200)
+    assert kinds(retain(root, remove=True)) == {"unfinished table", "lease"}
     assert not held.exists()
 
 
@@ -154,48 +155,27 @@ def test_an_interrupted_stage_of_the_run_stays(whole, debug_run):
     upstream = {"captions": captions.find(other, {})}
     work = images.plan(other, upstream)[0]
     (shard,) = images.make(other, upstream, work, lambda rows: None)
-    grown_old(root)
+    grown_old(root, hours=200)
     plan = retain(root, config=other, remove=True)
     assert plan.going == ()
     assert "an interrupted stage goes on" in plan.items[0].spared
-    assert kinds(retain(root, remove=True)) == {"table"}
+    assert kinds(retain(root, remove=True)) == {"unfinished table"}
     assert not (root / f"tables/{shard.table}.lance").exists()
 
 
-def test_a_stage_waits_while_things_are_removed(tmp_path):
-    with gate(tmp_path):
-        code = (
-            "import sys; from pathlib import Path; from pipeline.leases import leased\n"
-            "print('begins', flush=True)\n"
-            "with leased(Path(sys.argv[1]), 'images', 'debug', []): print('runs', flush=True)"
-        )
-        stage = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
-        )
-        assert stage.stdout is not None
-        assert stage.stdout.readline() == "begins\n"
-        assert stage.poll() is None
-    assert stage.communicate()[0] == "runs\n"
-
-
-def test_leases_are_seen_while_they_are_held(tmp_path):
-    with leased(tmp_path, "images", "debug", ["tables/a.lance"]):
-        (lease,) = living(tmp_path)
-        assert (lease.stage, lease.pid) == ("images", os.getpid())
-    assert living(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("place", "held"),
-    [
-        ("tables/a.lance", True),
-        ("tables/a.lance/data/x", True),
-        ("tables", True),
-        ("tables/ab", False),
-    ],
-)
-def test_a_lease_holds_what_is_in_its_places_and_around_them(place, held):
-    assert Lease("images", "debug", 1, "here", ("tables/a.lance",)).holds(place) == held
+def test_what_a_lost_record_named_is_not_taken_for_unnamed(whole):
+    root = Path(whole.root)
+    (lost,) = [entry.name for entry in entries(root) if entry.stage == "dpo"]
+    for path in (root / "ledger").rglob(f"{lost}.json"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=f"damaged, such as {lost}"):
+        retain(root)
+    verify(root)
+    with pytest.raises(ValueError, match=f"damaged, such as {lost}"):
+        retain(root)
+    run_whole(whole)
+    grown_old(root)
+    assert kinds(retain(root, config=whole)) == {"quarantine"}
 
 
 def test_a_root_without_a_ledger_and_no_records_to_keep_are_refused(tmp_path, whole):
