@@ -237,14 +237,18 @@ def main(words: Collection[str] | None = None) -> int:
     parser.add_argument("--look-only", action="store_true", help="move nothing")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(None if words is None else list(words))
-    with tqdm(unit="B", unit_scale=True, desc="verify", disable=None) as bar:
+    try:
+        with tqdm(unit="B", unit_scale=True, desc="verify", disable=None) as bar:
 
-        def tell(done: int, total: int, rows: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-            bar.set_postfix_str(f"{rows:,} rows")
+            def tell(done: int, total: int, rows: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+                bar.set_postfix_str(f"{rows:,} rows")
 
-        verified = verify(args.root, quarantine=not args.look_only, tell=tell)
+            verified = verify(args.root, quarantine=not args.look_only, tell=tell)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     if args.json:
         print(json.dumps(asdict(verified), indent=1))
     else:

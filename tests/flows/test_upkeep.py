@@ -1,5 +1,6 @@
 """The flows beside the way of the data, on a run that the flows made themselves."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,14 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 
+from flows import stages
+from flows.dataset import images
 from flows.distillation import distill
 from flows.training import dpo
 from flows.upkeep import compare, lineage, retention, verify
 from pipeline.config import RUNS
+from pipeline.leases import living
+from pipeline.ledger import enter
 from tests.flows.test_distillation import files
 
 ROOT = Path(__file__).parent.parent.parent
@@ -82,6 +87,26 @@ def test_another_beta_is_the_value_that_two_runs_differ_by(run: Path) -> None:
     assert verdicts["student"] == "the same"
     assert verdicts["evaluate"] == "other inputs"
     assert "Share of correct pictures" in artifact("debug-compare")
+
+
+@pytest.mark.slow
+def test_a_running_stage_holds_what_it_reads_and_writes(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, seen = run.parent / "artifacts", []
+
+    def entered(*words: Any) -> dict[str, str]:
+        seen.extend(living(root))
+        return enter(*words)
+
+    monkeypatch.setattr(stages, "enter", entered)
+    images(run=str(run), force=True)
+    (lease,) = seen
+    assert (lease.stage, lease.pid) == ("images", os.getpid())
+    tables = [path.relative_to(root).as_posix() for path in (root / "tables").iterdir()]
+    held = {table.split("/")[1].split("-")[0] for table in tables if lease.holds(table)}
+    assert held == {"captions", "images"}
+    assert living(root) == []
 
 
 @pytest.mark.slow
