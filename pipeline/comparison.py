@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pipeline import evaluation
 from pipeline.description import RECORD, Description, Grid, description_folder, table
-from pipeline.ledger import Entry, entries, entry_named, newest, with_inputs
+from pipeline.ledger import Entry, entries, entry_named, newest, section_of, with_inputs
 from pipeline.plots import score_bars
 from pipeline.preflight import SECTIONS
 from pipeline.tables import read
@@ -105,7 +105,11 @@ def newest_two(root: Path, run: str | None = None) -> tuple[Side, Side]:
 
 
 def compare(first: Side, second: Side) -> Comparison:
-    stages = [stage for stage in SECTIONS if stage in first.entries or stage in second.entries]
+    there = [*first.entries, *second.entries]
+    stages = [
+        *(s for s in SECTIONS if s in there),
+        *dict.fromkeys(s for s in there if s not in SECTIONS),
+    ]
     return Comparison(
         str(first),
         str(second),
@@ -132,7 +136,7 @@ def _stage(stage: str, first: Side, second: Side) -> StageComparison:
 
 
 def _values(stage: str, entry: Entry) -> dict[str, object]:
-    return dict(flattened(entry.values, SECTIONS[stage]))
+    return dict(flattened(entry.values, section_of(stage)))
 
 
 def _content(side: Side, stage: str) -> str:

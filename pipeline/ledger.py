@@ -59,7 +59,7 @@ def enter(
 
     The last of `manifests` is the one that was asked for: the others stand above it.
     """
-    names: dict[str, str] = {}
+    names = _further(Path(config.root), manifests)
     stages = [stage for stage in SECTIONS if stage in manifests]
     for stage in stages:
         entry = _asked(config, stage, manifests[stage], names)
@@ -113,15 +113,28 @@ def newest(root: Path, run: str | None = None, stage: str | None = None) -> Entr
 
 
 def with_inputs(root: Path, entry: Entry) -> dict[str, Entry]:
-    """The entry and all that it came from, by stage, in the order of the data."""
-    found, todo = {entry.stage: entry}, [entry]
-    while todo:
-        for stage, name in todo.pop().inputs.items():
-            above = _read(root, name)
-            if stage not in found and above is not None:
-                found[stage] = above
-                todo.append(above)
-    return {stage: found[stage] for stage in SECTIONS if stage in found}
+    """The entry and all that it came from, by stage, each after what it read.
+
+    A second entry of a stage, as of a later round of alignment, stands under its own name.
+    """
+    found: dict[str, Entry] = {}
+    seen: set[str] = set()
+
+    def visit(label: str, entry: Entry) -> None:
+        seen.add(entry.name)
+        for key, name in entry.inputs.items():
+            above = _read(root, name) if name not in seen else None
+            if above is not None:
+                visit(key, above)
+        found[label if label not in found else entry.name] = entry
+
+    visit(entry.stage, entry)
+    return found
+
+
+def section_of(label: str) -> str:
+    """Under which name the values of an entry stand in the run; a later round's own otherwise."""
+    return SECTIONS.get(label, label)
 
 
 def forget(root: Path, places: Collection[str]) -> None:
@@ -135,11 +148,21 @@ def forget(root: Path, places: Collection[str]) -> None:
 # --- one entry ----------------------------------------------------------------------------------
 
 
+def _further(root: Path, manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    """Entries of what is handed beside the stages, such as an earlier round: they are there."""
+    further = {label: m for label, m in manifests.items() if label not in SECTIONS}
+    there = entries(root) if further else []
+    made = {(entry.stage, entry.manifest.content): entry.name for entry in there}
+    found = {label: made.get((m.stage, m.content)) for label, m in further.items()}
+    return {label: name for label, name in found.items() if name is not None}
+
+
 def _asked(config: RunConfig, stage: str, manifest: Manifest, names: Mapping[str, str]) -> Entry:
     section = SECTIONS[stage]
     values = getattr(config, section).model_dump(mode="json")
     models = models_of(section, values)
-    inputs = {above: names[above] for above in READS[stage] if above in names}
+    reads = [above for above in names if above in READS[stage] or above not in SECTIONS]
+    inputs = {above: names[above] for above in reads}
     # Not the version: a table that lost a manifest is committed again under another number.
     left = [[s.table, s.tag, s.content] for s in manifest.snapshots.values()]
     known = identifier(config.name, values, models, inputs, left, manifest.content)

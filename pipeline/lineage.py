@@ -27,11 +27,11 @@ from pipeline.values import flattened
 
 def graph(lineage: Lineage) -> bytes:
     """The stages from top to bottom, an arrow for what each one reads, models beside them."""
-    boxes = []
+    boxes, labels = [], {entry.name: label for label, entry in lineage.entries.items()}
     for stage, entry in lineage.entries.items():
         tables = [f"{s.table} @ {s.version}, {s.rows:,} rows" for s in entry.tables.values()]
         lines = [*tables, *entry.manifest.checkpoints.values()]
-        reads = tuple(above for above in entry.inputs if above in lineage.entries)
+        reads = tuple(labels[name] for name in entry.inputs.values() if name in labels)
         boxes.append(Box(stage, entry.name, tuple(lines), reads, _notes(lineage, entry)))
     return staircase(boxes)
 

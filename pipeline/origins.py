@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import evaluation
-from pipeline.ledger import Entry, entries, entry_named, newest, with_inputs
+from pipeline.ledger import Entry, entries, entry_named, newest, section_of, with_inputs
 from pipeline.preflight import SECTIONS
 from pipeline.snapshots import Shard, Snapshot
 from pipeline.tables import read, take
@@ -58,13 +58,13 @@ class Lineage:
 
     @property
     def seeds(self) -> dict[str, object]:
-        values = {SECTIONS[stage]: entry.values for stage, entry in self.entries.items()}
+        values = {section_of(label): entry.values for label, entry in self.entries.items()}
         return {p: v for p, v in flattened(values) if p.rpartition(".")[2].endswith("seed")}
 
     @property
     def licences(self) -> dict[str, str]:
         """Of whatever the values name, by place."""
-        values = {SECTIONS[stage]: entry.values for stage, entry in self.entries.items()}
+        values = {section_of(label): entry.values for label, entry in self.entries.items()}
         return {p: str(v) for p, v in flattened(values) if p.endswith(".licence") and v}
 
 
@@ -131,21 +131,18 @@ def _score(root: Path, target: str, run: str | None) -> Lineage | None:
             "evaluator": ", ".join(own["evaluator"].unique().to_pylist()),
             "table": snapshot.label,
         }
-        above = _without_later(with_inputs(root, entry), checkpoint)
+        above = _without_later(root, with_inputs(root, entry), checkpoint)
         return Lineage(f"the score {target}", str(root), above, facts=facts)
     return None
 
 
-def _without_later(above: Mapping[str, Entry], checkpoint: str) -> dict[str, Entry]:
+def _without_later(root: Path, above: Mapping[str, Entry], checkpoint: str) -> dict[str, Entry]:
     """Only the stages that this checkpoint came from, and the evaluation itself."""
     last = above[evaluation.STAGE]
     stages = {last.stage}
     for stage, entry in above.items():
         if checkpoint in entry.manifest.checkpoints:
-            todo = [stage]
-            while todo:
-                stages.add(todo[-1])
-                todo += [s for s in above[todo.pop()].inputs if s in above and s not in stages]
+            stages |= with_inputs(root, entry).keys() | {stage}
     return {stage: entry for stage, entry in above.items() if stage in stages}
 
 

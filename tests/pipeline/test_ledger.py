@@ -53,6 +53,21 @@ def test_who_made_something_is_not_who_found_it(whole, debug_run, monkeypatch):
     assert newest(root, stage="images").maker == {"code": "another"}
 
 
+def test_an_earlier_round_stands_in_the_record_beside_the_stages(whole):
+    """As on-policy rounds hand it on: the last round's weights under another name."""
+    root = Path(whole.root)
+    found = {entry.stage: entry for entry in entries(root)}
+    manifests = {stage: entry.manifest for stage, entry in found.items() if stage != "evaluate"}
+    policy = manifests["dpo"]
+    names = ledger.enter(whole, {**manifests, "policy": policy, "dpo": manifests["dpo"]})
+    second = entry_named(root, names["dpo"])
+    assert second.inputs["policy"] == found["dpo"].name != second.name
+    above = with_inputs(root, second)
+    assert above["policy"] == found["dpo"]
+    assert above["dpo"] == second
+    assert list(above)[-1] == "dpo"
+
+
 def test_a_lost_entry_is_read_from_its_copy(whole):
     root = Path(whole.root)
     entry = newest(root, stage="images")
