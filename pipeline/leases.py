@@ -5,6 +5,9 @@ Out:   <root>/leases/<stage>-<pid>-<id>.json, locked by the process that wrote i
 Rerun: the kernel ends the lock with the process, however that ends: no heartbeat, no clock. A file
        that can be locked belongs to nobody.
 
+On a file system that machines share it must carry locks, as NFS 4 does; where it does not, the age
+that `pipeline.retention` waits is what protects a running stage.
+
 Who removes things holds the gate meanwhile: a stage that begins then waits for a moment.
 """
 

@@ -9,7 +9,7 @@ from lightgen_model.config import RepaConfig, debug
 from lightgen_model.model import LightGen
 from pipeline import student
 from pipeline.batches import FeatureBatches, TableRows
-from pipeline.pretraining import flops_of, train_student
+from pipeline.pretraining import flops_of, program, train_student
 from pipeline.pretraining_step import PretrainingStep
 from pipeline.starting import RAW
 from pipeline.states import saved
@@ -119,3 +119,21 @@ def test_the_next_phase_goes_on_with_weights_and_average(debug_run, walk) -> Non
         expected = torch.lerp(one["average"][name], value, 0.9)
         assert torch.allclose(two["average"][name], expected, atol=1e-6), name
     assert two["position"]["table"] == upstream["features"].snapshots["features_128"].table
+
+
+def test_a_full_disk_ends_the_program_with_one_sentence(debug_run, tmp_path, monkeypatch):
+    config = debug_run()
+    (tmp_path / "upstream.json").write_text("{}")
+    words = [
+        "--config",
+        str(tmp_path / "debug.yaml"),
+        "--upstream",
+        str(tmp_path / "upstream.json"),
+    ]
+    monkeypatch.setattr("sys.argv", ["pretraining", *words])
+
+    def train(run, upstream):
+        raise RuntimeError("[enforce fail] No space left on device")
+
+    with pytest.raises(SystemExit, match=f"the disk is full at {config.root} "):
+        program(train, "Train.")
