@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import caption_sources, diversity, embeddings, languages, screening
 from pipeline.config import CaptionsConfig, CaptionSet, RewriterConfig, RunConfig
@@ -224,16 +225,16 @@ class Rows:
         read = self.reading.rows.slice(first, stop - first).combine_chunks()
         reasons = self.screened.reason_of(slice(self.start + first, self.start + stop))
         matches = self.screened.match_of(slice(self.start + first, self.start + stop))
-        long = read["words"].to_numpy() >= self.long_words
+        long = pc.greater_equal(read["words"], self.long_words)
         columns = {
             "caption_id": read["caption_id"],
             "caption": read["caption"],
-            "original": [""] * len(read),
-            "source": [self.reading.source] * len(read),
-            "licence": [self.reading.licence] * len(read),
-            "kind": np.where(long, "long", "short").tolist(),
+            "original": pa.repeat("", len(read)),
+            "source": pa.repeat(self.reading.source, len(read)),
+            "licence": pa.repeat(self.reading.licence, len(read)),
+            "kind": pc.if_else(long, "long", "short"),
             "place": read["place"],
-            "keep": [not reason for reason in reasons],
+            "keep": pc.equal(reasons, ""),
             "reason": reasons,
             "match": matches,
         }

@@ -79,11 +79,11 @@ class Screened:
         free = rows[self.codes[rows] == 0]
         self.codes[free] = self.reasons.index(reason)
 
-    def reason_of(self, rows: slice) -> list[str]:
-        return [self.reasons[code] for code in self.codes[rows].tolist()]
+    def reason_of(self, rows: slice) -> pa.StringArray:
+        return pa.array(self.reasons).take(pa.array(self.codes[rows]))
 
-    def match_of(self, rows: slice) -> list[str]:
-        return [self.matches.get(row, "") for row in range(rows.start, rows.stop)]
+    def match_of(self, rows: slice) -> pa.StringArray:
+        return pa.array([self.matches.get(row, "") for row in range(rows.start, rows.stop)])
 
 
 def screen(
@@ -144,12 +144,20 @@ def _escaped(term: str) -> str:
 
 def _reject_duplicates(screened: Screened) -> None:
     rows = screened.left()
-    ids = screened.table["caption_id"].take(pa.array(rows)).to_pylist()
-    keys = np.frombuffer(bytes.fromhex("".join(ids)), ">u8")
-    _, firsts = np.unique(keys, return_index=True)
+    ids = screened.table["caption_id"].take(pa.array(rows)).combine_chunks()
+    _, firsts = np.unique(_numbers(ids), return_index=True)
     repeated = np.ones(len(rows), bool)
     repeated[firsts] = False
     screened.reject(rows[repeated], DUPLICATE)
+
+
+def _numbers(ids: pa.StringArray) -> NDArray[np.uint64]:
+    """Ids of sixteen hex digits as numbers; the digits stand in one buffer."""
+    digits = ids.buffers()[2]
+    if digits is None:
+        return np.empty(0, np.uint64)
+    text = memoryview(digits)[16 * ids.offset : 16 * (ids.offset + len(ids))]
+    return np.frombuffer(bytes.fromhex(str(text, "ascii")), ">u8")
 
 
 def _reject_near(screened: Screened, config: CaptionsConfig, prompts: Prompts) -> None:

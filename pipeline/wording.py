@@ -8,15 +8,21 @@ import hashlib
 import re
 import string
 import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
 
 # Invisible marks that scripts and emoji need; all others of their class are dropped.
 JOINERS = "\u200c\u200d"
 ARTICLES = {b"a", b"an", b"the"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_GAPS = string.punctuation + string.whitespace
 _PLAIN = bytes.maketrans(
-    (string.punctuation + string.ascii_uppercase).encode(),
-    (" " * len(string.punctuation) + string.ascii_lowercase).encode(),
+    (_GAPS + string.ascii_uppercase).encode(),
+    (" " * len(_GAPS) + string.ascii_lowercase).encode(),
 )
+_BETWEEN = "\x80"  # no letter of ASCII, so it can stand between captions that are
+_SPACE = ord(" ")
 MEDIA = (b"photo of ", b"picture of ", b"image of ")  # at the head of a caption they say nothing
 _WORD = re.compile(r"\w+")
 
@@ -24,7 +30,9 @@ _WORD = re.compile(r"\w+")
 def normalise(text: str) -> str:
     """One spelling for what reads the same: composed letters, no invisible marks, plain spaces."""
     if text.isascii():  # nearly all captions, and ten times faster
-        return " ".join((text if text.isprintable() else _CONTROL.sub(" ", text)).split())
+        if text.isprintable() and "  " not in text and text.strip(" ") == text:
+            return text
+        return " ".join(_CONTROL.sub(" ", text).split())
     text = text.encode("utf-8", "replace").decode("utf-8")  # half characters become "?"
     spaced = "".join(_plain(letter) for letter in unicodedata.normalize("NFC", text))
     return unicodedata.normalize("NFC", " ".join(spaced.split()))
@@ -38,7 +46,7 @@ def _plain(letter: str) -> str:
 
 
 def caption_id_of(caption: str) -> str:
-    return hashlib.sha256(caption.encode()).hexdigest()[:16]
+    return hashlib.sha256(caption.encode()).digest()[:8].hex()
 
 
 def essence(caption: str) -> bytes:
@@ -47,5 +55,37 @@ def essence(caption: str) -> bytes:
         words = caption.encode().translate(_PLAIN).split()
     else:
         words = [word.encode() for word in _WORD.findall(caption.casefold())]
-    text = b" ".join([word for word in words if word not in ARTICLES])
+    return _without_medium(b" ".join([word for word in words if word not in ARTICLES]))
+
+
+def essences(captions: Sequence[str]) -> list[bytes]:
+    """The essence of each caption; a thousand at once cost a third of one by one."""
+    plain = [caption for caption in captions if caption.isascii()]
+    found = iter(_plain_essences(plain) if plain else ())
+    return [
+        _without_medium(next(found)) if caption.isascii() else essence(caption)
+        for caption in captions
+    ]
+
+
+def _plain_essences(captions: Sequence[str]) -> list[bytes]:
+    """All in one text, whose letters are kept or not."""
+    text = f" {f' {_BETWEEN} '.join(captions)} ".encode("latin-1").translate(_PLAIN)
+    letters = np.frombuffer(text, np.uint8)
+    keep = letters != _SPACE
+    edges = np.flatnonzero(keep[1:] != keep[:-1]) + 1
+    starts, ends = edges[::2], edges[1::2]  # of the words
+    lengths = ends - starts
+    keep[ends] = True  # one space behind each
+    for article in ARTICLES:
+        same = starts[lengths == len(article)]
+        for place, letter in enumerate(article):
+            same = same[letters[same + place] == letter]
+        for place in range(len(article) + 1):
+            keep[same + place] = False
+    kept = letters[keep].tobytes()
+    return [part.strip(b" ") for part in kept.split(_BETWEEN.encode("latin-1"))]
+
+
+def _without_medium(text: bytes) -> bytes:
     return text.partition(b" of ")[2] if text.startswith(MEDIA) else text

@@ -31,7 +31,8 @@ def screened(folder: Path, sources: list[dict], **values) -> Screened:
 
 def found(result: Screened) -> list[tuple[str, str]]:
     whole = slice(0, len(result.codes))
-    return list(zip(result.reason_of(whole), result.match_of(whole), strict=True))
+    reasons, matches = result.reason_of(whole), result.match_of(whole)
+    return list(zip(reasons.to_pylist(), matches.to_pylist(), strict=True))
 
 
 def test_blocked_words_are_whole_words_whatever_their_case(tmp_path: Path) -> None:
