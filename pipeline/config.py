@@ -223,6 +223,14 @@ class QuantizationConfig(Frozen):
     weights: Literal["int8", "int4", "float8"] = "int8"  # torchao alone
     components: tuple[str, ...] = Field(("transformer",), min_length=1)  # of the pipeline
 
+    @model_validator(mode="after")
+    def _weights_are_torchaos(self) -> "QuantizationConfig":
+        if self.method != "torchao" and self.weights != "int8":
+            raise ValueError(
+                f"weights: {self.weights!r} is for torchao; {self.method} names its own bits"
+            )
+        return self
+
 
 class SafetyConfig(Frozen):
     """An image classifier; a picture whose unsafe labels reach the threshold is not kept."""

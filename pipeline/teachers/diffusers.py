@@ -45,7 +45,6 @@ class DiffusersDrawer:
         self.batch_size, self.text_batch_size = config.batch_size, config.text_batch_size
         self.conditions: dict[str, Condition] = {}  # of the captions drawn last
         local = Path(config.repository).is_dir()
-        bits = config.quantization
         self.facts = TeacherFacts(
             name=Path(config.repository).name if local else config.repository,
             revision=config.revision or "local",
@@ -53,7 +52,7 @@ class DiffusersDrawer:
             num_steps=config.num_steps,
             guidance=config.guidance,
             pipeline=config.pipeline,
-            precision=f"{config.dtype} {bits.method} {bits.weights}" if bits else config.dtype,
+            precision=_precision(config),
         )
 
     def draw(self, captions: Sequence[str], seeds: Sequence[int], image_size: int) -> list[Drawing]:
@@ -181,6 +180,14 @@ class DiffusersDrawer:
         if "negative_prompt" in arguments:
             arguments["negative_prompt"] = None  # it is in the conditions
         return {**arguments, **given}
+
+
+def _precision(config: DiffusersTeacher) -> str:
+    """Of the weights, as a row says it."""
+    if config.quantization is None:
+        return config.dtype
+    method, weights = config.quantization.method, config.quantization.weights
+    return f"{config.dtype} {method}" + (f" {weights}" if method == "torchao" else "")
 
 
 def _has_rows(value: object) -> bool:
