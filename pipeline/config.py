@@ -170,6 +170,7 @@ class RewriterConfig(Frozen):
     max_words: int = Field(80, ge=10)
     requests_in_flight: int = Field(64, ge=1)
     timeout_seconds: float = Field(60, gt=0)
+    patience_seconds: float = Field(300, gt=0)  # for one answer, all retries together
 
 
 class CaptionsConfig(Frozen):

@@ -9,8 +9,9 @@ Rerun: asks again; nothing is kept here.
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
+from typing import Protocol
 
 import httpx
 from tenacity import (
@@ -22,8 +23,7 @@ from tenacity import (
 )
 from tenacity.nap import sleep_using_event
 
-from pipeline.config import QwenJudge
-from pipeline.judges.answers import NoAnswerError, clean, said
+from pipeline.judges.answers import NoAnswerError, clean
 from pipeline.model_servers import unserved
 
 LONGEST_WAIT = 30.0
@@ -43,9 +43,24 @@ class RefusedError(ValueError):
     """The server understood the request and will not answer it: another try would not help."""
 
 
+class Served(Protocol):
+    """The values of a run that say where and how patiently a model is asked."""
+
+    @property
+    def endpoints(self) -> tuple[str, ...]: ...
+    @property
+    def requests_in_flight(self) -> int: ...
+    @property
+    def timeout_seconds(self) -> float: ...
+    @property
+    def patience_seconds(self) -> float: ...
+
+
 class Servers:
-    def __init__(self, config: QwenJudge, first_wait: float = 1.0) -> None:
-        self.config, self.first_wait = config, first_wait
+    """`read` takes the answer out of a body; where there is none it raises `NoAnswerError`."""
+
+    def __init__(self, config: Served, read: Callable[[str], str], first_wait: float = 1.0) -> None:
+        self.config, self.read, self.first_wait = config, read, first_wait
         self.stop = threading.Event()  # set: whoever waits gives up
         self.endpoints = [endpoint.rstrip("/") for endpoint in config.endpoints]
         self.resting = dict.fromkeys(self.endpoints, 0.0)  # until when
@@ -91,7 +106,7 @@ class Servers:
         if response.is_error:
             raise RefusedError(words)
         try:
-            return said(response.text, self.config.mode)
+            return self.read(response.text)
         except NoAnswerError as error:
             raise NoAnswerError(f"{endpoint}: {error}") from error
 

@@ -64,8 +64,11 @@ def identity(config: TeacherConfig) -> dict[str, object]:
     """What shapes its pictures: another value here is another table."""
     match config:
         case DiffusersTeacher():
+            from pipeline.features import weights_identity
+
             how = {"batch_size", "text_batch_size", "offload", "compile", "attention_backend"}
-            return config.model_dump(mode="json", exclude=how)
+            weights = weights_identity(config.repository, config.revision)
+            return {**config.model_dump(mode="json", exclude=how), "repository": weights}
         case PicturesTeacher():
             from pipeline.teachers.pictures import files_of
 
