@@ -152,10 +152,11 @@ def _folder(config: RunConfig) -> TableFolder:
 
 def _inputs(config: CaptionsConfig) -> str:
     sources = [caption_sources.build(source) for source in config.active]
+    choice = {"selection": diversity.VERSION} if config.selection else {}
     return identifier(
         [[source.name, source.licence, source.fingerprint()] for source in sources],
         config.rows_per_shard,
-        screening.inputs(config),
+        {**screening.inputs(config), **choice},
     )
 
 
