@@ -11,6 +11,8 @@ import struct
 from PIL import Image, ImageOps
 
 BROKEN, ANIMATED, TOO_LARGE = "does not decode", "animated picture", "too many pixels"
+# Not all that PIL reads: some readers start programs (EPS) or hold formats inside formats (ICNS).
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
 MAX_PIXELS = 64_000_000  # 8,000 x 8,000; decoding takes four bytes for each
 # What PIL's readers raise on damaged files, found by damaging files of seventeen formats.
 DAMAGE = (
@@ -30,7 +32,7 @@ DAMAGE = (
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image | None, str]:
     """The picture and "", or None and what is wrong. The size is read before any pixel is."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > max_pixels:
             return None, TOO_LARGE
         # A phone's JPEG may hold a second picture; the first is the one that was taken.

@@ -36,7 +36,7 @@ def missing() -> list[str]:
         return []
     return [
         "captions.near_duplicates, captions.decontamination: the package rensa is not installed: "
-        "pip install 'lightgen[captions]'"
+        "pip install -e '.[captions]'"
     ]
 
 

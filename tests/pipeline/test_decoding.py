@@ -94,6 +94,11 @@ def test_a_picture_that_is_cut_off_does_not_decode(kind: str) -> None:
     assert decode(b"") == (None, BROKEN)
 
 
+@pytest.mark.parametrize("kind", ["EPS", "ICNS", "PDF"])
+def test_a_format_whose_reader_does_more_than_read_is_no_picture(kind: str) -> None:
+    assert decode(file_of(Image.fromarray(PIXELS), kind)) == (None, BROKEN)
+
+
 @given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "MPO", "AVIF"]), st.data())
 def test_damaged_bytes_are_a_picture_or_a_reason(kind: str, data: st.DataObject) -> None:
     exif = Image.Exif()
