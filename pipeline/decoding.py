@@ -7,6 +7,7 @@ Out:   it in RGB, turned as its EXIF says, transparency on white; None with a re
 
 import io
 import struct
+from functools import cache
 
 from PIL import Image, ImageOps
 
@@ -32,7 +33,7 @@ DAMAGE = (
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image | None, str]:
     """The picture and "", or None and what is wrong. The size is read before any pixel is."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=_readers())
         if image.width * image.height > max_pixels:
             return None, TOO_LARGE
         # A phone's JPEG may hold a second picture; the first is the one that was taken.
@@ -45,6 +46,13 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image | Non
         return None, TOO_LARGE
     except DAMAGE:
         return None, BROKEN
+
+
+@cache
+def _readers() -> tuple[str, ...]:
+    """Those of the formats that this PIL can read."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def rgb(image: Image.Image) -> Image.Image:
