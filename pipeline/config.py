@@ -370,8 +370,20 @@ JudgeConfig = Annotated[ShapesJudge | QwenJudge | ClipJudgeConfig, Field(discrim
 
 class VerdictsConfig(Frozen):
     judge: JudgeConfig
+    # A CLIP's scores as further columns beside the judge's, in a table of their own.
+    clip: ClipJudgeConfig | None = None
+    min_clip: float = Field(0, ge=0, le=1)  # of CLIPScore, 2.5 times the cosine
+    min_aesthetic: float = Field(0, ge=0, le=1)  # a tenth of the aesthetic head's 1 to 10
     min_alignment: float = Field(0.5, ge=0, le=1)  # applied downstream: no picture is redrawn
     min_quality: float = Field(0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _thresholds_have_scores(self) -> "VerdictsConfig":
+        if self.min_clip and not self.clip:
+            raise ValueError("min_clip: needs verdicts.clip, whose scores it cuts")
+        if self.min_aesthetic and not (self.clip and self.clip.aesthetic):
+            raise ValueError("min_aesthetic: needs verdicts.clip.aesthetic, the head that scores")
+        return self
 
 
 # --- features ---------------------------------------------------------------------------------

@@ -78,6 +78,8 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
         lacking += teachers.missing(config.images.teacher, config.images.accept_licence)
     if "verdicts" in stages and config.verdicts:
         lacking += judges.missing(config.verdicts.judge)
+        if config.verdicts.clip:
+            lacking += judges.missing(config.verdicts.clip, "verdicts.clip")
     start = config.student.start if config.student and "student" in stages else None
     if start and not (Path(start) / "config.json").is_file():
         lacking.append(f"student.start: {start} is no checkpoint folder")
