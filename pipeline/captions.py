@@ -20,7 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import caption_sources, diversity, embeddings, languages, screening
-from pipeline.config import CaptionsConfig, CaptionSet, RewriterConfig, RunConfig
+from pipeline.config import (
+    CaptionsConfig,
+    CaptionSet,
+    EncoderEmbedding,
+    RewriterConfig,
+    RunConfig,
+)
 from pipeline.description import Description
 from pipeline.readings import read_source
 from pipeline.screening import Screened
@@ -147,6 +153,12 @@ def _folder(config: RunConfig) -> TableFolder:
     values = config.captions.model_dump(mode="json", include=SHAPING)  # type: ignore[arg-type]
     if config.captions.rewriter:
         values["rewriter"]["revision"] = _rewriter(config.captions.rewriter).revision
+    chosen_by = config.captions.selection and config.captions.selection.embedding
+    if isinstance(chosen_by, EncoderEmbedding):
+        from pipeline.features import weights_identity
+
+        weights = weights_identity(chosen_by.model, chosen_by.revision)
+        values["selection"]["embedding"]["model"] = weights
     return TableFolder(config.root, CAPTIONS, values)
 
 
