@@ -126,13 +126,14 @@ class QwenVlJudge:
         return verdict
 
     def _answer(self, request: bytes, servers: Servers) -> str:
-        known = self.memo.get(request) if self.memo else None
-        if known is not None:
-            return known
-        answer = servers.ask(request)
-        if self.memo:
-            self.memo.put(request, answer)
-        return answer
+        if self.memo is None:
+            return servers.ask(request)
+        asked = f"{self.revision}\n".encode() + request  # other weights may answer otherwise
+        known = self.memo.get(asked)
+        if known is None:
+            known = servers.ask(request)
+            self.memo.put(asked, known)
+        return known
 
     def request(self, question: Question, caption: str, url: str) -> bytes:
         content = [

@@ -129,6 +129,9 @@ def test_what_was_answered_is_not_asked_again(servers, asking, picture, tmp_path
     assert len(servers[0].requests) == 6
     build(config, memo).judge(images, ["a dog"] * 6)
     assert len(servers[0].requests) == 12
+    other = asking(servers[:1], revision="0" * 40)  # the same name, other weights
+    build(other, memo).judge(images, captions)
+    assert len(servers[0].requests) == 18
 
 
 def test_failures_are_not_remembered(servers, asking, picture, tmp_path) -> None:
