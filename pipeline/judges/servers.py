@@ -28,6 +28,7 @@ from pipeline.model_servers import unserved
 
 LONGEST_WAIT = 30.0
 LONGEST_REST = 120.0  # whatever a server asks for
+LONGEST_BODY = 4 * 2**20  # bytes of an answer
 BUSY = (429, 503)
 
 
@@ -88,15 +89,11 @@ class Servers:
     def _ask_once(self, request: bytes) -> str:
         endpoint = self._next()
         try:
-            response = self.client.post(
-                f"{endpoint}/chat/completions",
-                content=request,
-                headers={"content-type": "application/json"},
-            )
+            response, text = self._post(f"{endpoint}/chat/completions", request)
         except httpx.ConnectError:
             self._rest(endpoint, self.first_wait)
             raise
-        words = f"{endpoint}: {response.status_code} {clean(response.text)}"
+        words = f"{endpoint}: {response.status_code} {clean(text)}"
         if response.status_code in BUSY:
             rest = retry_after(response.headers.get("retry-after"))
             self._rest(endpoint, self.first_wait if rest is None else rest)
@@ -106,9 +103,20 @@ class Servers:
         if response.is_error:
             raise RefusedError(words)
         try:
-            return self.read(response.text)
+            return self.read(text)
         except NoAnswerError as error:
             raise NoAnswerError(f"{endpoint}: {error}") from error
+
+    def _post(self, url: str, request: bytes) -> tuple[httpx.Response, str]:
+        """The response and its body; one that never ends, in time or in length, is cut off."""
+        end = time.monotonic() + self.config.timeout_seconds
+        headers, body = {"content-type": "application/json"}, bytearray()
+        with self.client.stream("POST", url, content=request, headers=headers) as response:
+            for piece in response.iter_bytes():
+                body += piece
+                if len(body) > LONGEST_BODY or time.monotonic() > end:
+                    raise NoAnswerError(f"{url}: no end of the answer after {len(body):,} bytes")
+        return response, body.decode("utf-8", "replace")
 
     def _next(self) -> str:
         """The next in turn that is not resting; where all are, the first to be back."""

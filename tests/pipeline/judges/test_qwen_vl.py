@@ -47,7 +47,7 @@ def test_many_requests_are_in_flight_and_never_more_than_allowed(servers, asking
     assert 10 < servers[0].most <= 20
 
 
-@pytest.mark.parametrize("trouble", [500, 503, (429, "0"), HTML, HALF, "cut", 1.5])
+@pytest.mark.parametrize("trouble", [500, 503, (429, "0"), HTML, HALF, "cut", 1.5, "drip", "flood"])
 def test_a_server_in_trouble_is_asked_again(trouble, servers, asking, picture) -> None:
     servers[0].script = [trouble, trouble]
     judge = quick(asking(servers[:1], timeout_seconds=0.3))
