@@ -1,7 +1,7 @@
 """Text states in eight bits: whole numbers with one scale for each group of channels of a token.
 
-In:    float states (L, E).
-Out:   int8 values (L, E) and float16 scales (L, G), G = E / the group's width; and back.
+In:    float states (..., E).
+Out:   int8 values (..., E) and float16 scales (..., G), G = E / the group's width; and back.
 Rerun: the same states give the same bits.
 
 A group holds at most 128 neighbouring channels, so that a channel with large values costs its 127
@@ -9,9 +9,11 @@ neighbours precision and not the whole token. The scale is the group's largest m
 """
 
 import math
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    # Torch is loaded by whoever has a tensor; what only asks for sizes needs none.
+    from torch import Tensor
 
 GROUP = 128  # channels
 LEVELS = 127
@@ -22,28 +24,26 @@ def group_of(width: int) -> int:
     return math.gcd(width, GROUP)
 
 
-def quantized(states: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """Values (L, E) and scales (L, G); ValueError where a state is beyond what float16 scales."""
-    group = group_of(states.shape[1])
-    grouped = states.reshape(len(states), -1, group)  # (L, G, group)
-    with np.errstate(over="ignore", invalid="ignore"):
-        scales = (np.abs(grouped).max(axis=2) / LEVELS).astype(np.float16)
-    if not np.isfinite(scales).all():
-        raise ValueError(f"text states up to {np.abs(states).max():.3g} are beyond int8 scales")
+def quantized(states: "Tensor") -> tuple["Tensor", "Tensor"]:
+    """Values int8 (..., E) and scales float16 (..., G).
+
+    A state beyond what float16 scales, or that is no number, leaves a scale that is not finite.
+    """
+    grouped = states.float().unflatten(-1, (-1, group_of(states.shape[-1])))  # (..., G, group)
+    scales = (grouped.abs().amax(-1) / LEVELS).half()
     # A group of zeros, or of less than float16 can say, is zeros.
-    divisors = np.where(scales == 0, np.inf, scales.astype(np.float32))
-    values = np.rint(grouped / divisors[:, :, None]).clip(-LEVELS, LEVELS)
-    return values.astype(np.int8).reshape(states.shape), scales
+    divisors = scales.float().masked_fill(scales == 0, math.inf)
+    values = (grouped / divisors.unsqueeze(-1)).round().clamp(-LEVELS, LEVELS)
+    return values.flatten(-2).char(), scales
 
 
-def restored(values: NDArray[np.int8], scales: NDArray[np.float16]) -> NDArray[np.float32]:
-    """States (L, E) from values (L, E) and scales (L, G)."""
-    grouped = values.reshape(*scales.shape, -1).astype(np.float32)
-    return (grouped * scales.astype(np.float32)[:, :, None]).reshape(values.shape)
+def restored(values: "Tensor", scales: "Tensor") -> "Tensor":
+    """States float32 (..., E) from values (..., E) and scales (..., G)."""
+    grouped = values.float().unflatten(-1, (scales.shape[-1], -1))
+    return (grouped * scales.float().unsqueeze(-1)).flatten(-2)
 
 
-def relative_error(states: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
-    """Root mean square of the difference, over that of the states."""
-    difference = np.square(states - stored, dtype=np.float64).sum()
-    whole = np.square(states, dtype=np.float64).sum()
-    return float(np.sqrt(difference / whole)) if whole else 0.0
+def relative_errors(states: "Tensor", stored: "Tensor") -> "Tensor":
+    """Of each row (B, ...) the root mean square of the difference over that of the states."""
+    difference = (states - stored).square().flatten(1).sum(1)
+    return (difference / states.square().flatten(1).sum(1).clamp(min=1e-30)).sqrt()
