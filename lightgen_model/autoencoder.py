@@ -1,4 +1,4 @@
-"""The frozen autoencoder: pixels to moments or means, these to a normalised latent, latent to pixels.
+"""The frozen autoencoder: pixels to moments or means, to normalised latents, and back to pixels.
 
 In:    a folder or hub repository of a diffusers `AutoencoderKL` (SD 3.5, Flux) or `AutoencoderDC`
        (DC-AE, arXiv 2410.10733: no posterior, other stride and channels).

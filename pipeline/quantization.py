@@ -11,6 +11,8 @@ neighbours precision and not the whole token. The scale is the group's largest m
 import math
 from typing import TYPE_CHECKING
 
+from einops import rearrange
+
 if TYPE_CHECKING:
     # Torch is loaded by whoever has a tensor; what only asks for sizes needs none.
     from torch import Tensor
@@ -29,18 +31,18 @@ def quantized(states: "Tensor") -> tuple["Tensor", "Tensor"]:
 
     A state beyond what float16 scales, or that is no number, leaves a scale that is not finite.
     """
-    grouped = states.float().unflatten(-1, (-1, group_of(states.shape[-1])))  # (..., G, group)
+    grouped = rearrange(states.float(), "... (g c) -> ... g c", c=group_of(states.shape[-1]))
     scales = (grouped.abs().amax(-1) / LEVELS).half()
     # A group of zeros, or of less than float16 can say, is zeros.
     divisors = scales.float().masked_fill(scales == 0, math.inf)
     values = (grouped / divisors.unsqueeze(-1)).round().clamp(-LEVELS, LEVELS)
-    return values.flatten(-2).char(), scales
+    return rearrange(values, "... g c -> ... (g c)").char(), scales
 
 
 def restored(values: "Tensor", scales: "Tensor") -> "Tensor":
     """States float32 (..., E) from values (..., E) and scales (..., G)."""
-    grouped = values.float().unflatten(-1, (scales.shape[-1], -1))
-    return (grouped * scales.float().unsqueeze(-1)).flatten(-2)
+    grouped = rearrange(values.float(), "... (g c) -> ... g c", g=scales.shape[-1])
+    return rearrange(grouped * scales.float().unsqueeze(-1), "... g c -> ... (g c)")
 
 
 def relative_errors(states: "Tensor", stored: "Tensor") -> "Tensor":

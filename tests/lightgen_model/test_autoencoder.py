@@ -1,4 +1,4 @@
-"""The frozen VAE of the shapes world, and small ones of the other classes: scale, shift, batches."""
+"""The frozen VAE of the shapes world, and small ones of other classes: scale and shift, batches."""
 
 import json
 from pathlib import Path
@@ -155,7 +155,7 @@ def test_a_folder_of_another_class_is_named(tmp_path) -> None:
     with pytest.raises(ValueError, match="holds a AutoencoderTiny; allowed: AutoencoderKL, "):
         Autoencoder.load(tmp_path / "tiny")
     (tmp_path / "whole").mkdir()
-    with pytest.raises(ValueError, match="no config.json of an autoencoder; .* subfolder vae"):
+    with pytest.raises(ValueError, match=r"no config.json of an autoencoder; .* subfolder vae"):
         Autoencoder.load(tmp_path / "whole")
 
 
