@@ -11,6 +11,7 @@ import struct
 from PIL import Image, ImageOps
 
 BROKEN, ANIMATED, TOO_LARGE = "does not decode", "animated picture", "too many pixels"
+FITTING = "middle square, halved by boxes, then bicubic"  # how `square` makes a size
 MAX_PIXELS = 64_000_000  # 8,000 x 8,000; decoding takes four bytes for each
 # What PIL's readers raise on damaged files, found by damaging files of seventeen formats.
 DAMAGE = (
@@ -58,9 +59,10 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """The middle square at `size` pixels; halved by boxes while it is more than twice as large.
+    """The middle square at `size` pixels: halved by boxes while it can be, the rest bicubic.
 
-    As ADM prepares pictures (arXiv 2105.05233): one large step would alias or blur.
+    As ADM prepares pictures (arXiv 2105.05233): one large step would alias or blur. The square is
+    cut first, so that an oblong picture costs no more than its square.
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -68,4 +70,4 @@ def square(image: Image.Image, size: int) -> Image.Image:
     while image.width >= 2 * size:
         half = image.width // 2
         image = image.resize((half, half), Image.Resampling.BOX)
-    return image if image.width == size else image.resize((size, size), Image.Resampling.LANCZOS)
+    return image if image.width == size else image.resize((size, size), Image.Resampling.BICUBIC)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from lightgen_model.config import ModelConfig
 from pipeline.config import RunConfig, SamplingConfig
-from pipeline.features import autoencoder, text_encoder
+from pipeline.encoders import autoencoder, text_encoder
 from pipeline.tables import Manifest
 
 if TYPE_CHECKING:

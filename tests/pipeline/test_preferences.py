@@ -8,7 +8,7 @@ import torch
 from lightgen_model.config import ModelConfig
 from pipeline import preferences
 from pipeline.drawing import checkpoint_folder, draw, encode
-from pipeline.features import autoencoder
+from pipeline.encoders import autoencoder
 from pipeline.preferences import Contender, Subject, subjects
 from pipeline.tables import read
 from pipeline.verdicts import accepted, decoded

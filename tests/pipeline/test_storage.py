@@ -50,7 +50,9 @@ def test_the_data_stages_tables_are_as_large_as_told(debug_run, walk):
         assert told[name] == pytest.approx(found, rel=0.05), name
 
 
-@pytest.mark.parametrize("values", [{}])
+@pytest.mark.parametrize(
+    "values", [{}, {"features.latents": "means", "features.text_states": "int8"}]
+)
 def test_the_features_are_as_large_as_told(debug_run, walk, values):
     config = debug_run({"captions.rows_per_shard": 60, **values})
     upstream = walk(config)

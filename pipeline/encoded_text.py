@@ -1,0 +1,172 @@
+"""Captions to rows of the table `text`: states of real tokens alone, once a caption.
+
+In:    captions with their ids, a text encoder.
+Out:   record batches in the order of the captions. Tokens are made ready, and states packed and
+       written, in threads beside the encoder.
+Rerun: the same captions give the same bytes. With `text_padding: longest` a caption shares its
+       batch with others of about its length, so that little is spent on padding.
+
+Shapes: B captions, L text tokens, E text width, G groups of channels that share a scale.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+
+from pipeline.config import FeaturesConfig
+from pipeline.encoders import batch_size
+from pipeline.feature_tables import TEXT
+from pipeline.halving import BatchSize
+from pipeline.quantization import quantized, relative_errors, restored
+from pipeline.streams import ahead, beside
+from pipeline.tables import Shard, Table, TableFolder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lightgen_model.text_encoder import TextEncoder
+
+# Captions that are sorted by length together: of T5-XXL's states 1 GB while they are put in order.
+SORTED_TOGETHER = 1024
+MULTIPLE = 8  # of tokens that a batch is padded to: what matrix units like
+DEPTH = 3  # batches ready, and batches not yet written
+
+Captions = Sequence[tuple[str, str]]  # caption_id, caption
+
+
+class TokenBatch(NamedTuple):
+    """Captions that are encoded together."""
+
+    rows: list[int]  # their places among all captions
+    tokens: list[list[int]]
+    length: int  # padded to
+
+
+class Packed(NamedTuple):
+    """What is stored of a batch's states, still on the encoder's device."""
+
+    rows: list[int]
+    lengths: list[int]
+    columns: "Mapping[str, Tensor]"  # (B, L, ...), cut to each length when written; error (B,)
+    finite: "Tensor"  # (B,)
+
+
+def write_text(
+    encoder: "TextEncoder",
+    captions: Captions,
+    values: FeaturesConfig,
+    folder: TableFolder,
+    shard: str,
+    progress: Callable[[int], None],
+) -> Shard:
+    """The shard of these captions, in their order."""
+    table, done = folder.table, 0
+
+    def write(packed: Iterator[Packed]) -> Shard:
+        return folder.write_shard(shard, in_order(packed, captions, table))
+
+    batches = token_batches(encoder, captions, values)
+    size = batch_size(values, table.name)
+    with (
+        ahead(batches, lambda batch: batch, threads=1, depth=DEPTH) as ready,
+        beside(write, depth=DEPTH) as outlet,
+    ):
+        for batch in ready:
+            for packed in encode_batch(encoder, batch, table, size):
+                outlet.put(packed)
+            done += len(batch.rows)
+            progress(done)
+        return outlet.finish()
+
+
+def token_batches(
+    encoder: "TextEncoder", captions: Captions, values: FeaturesConfig
+) -> Iterator[TokenBatch]:
+    """All captions in batches: as they come and at full length, or by length."""
+    full = values.text_padding == "full"
+    together = max(1, len(captions)) if full else SORTED_TOGETHER
+    for start in range(0, len(captions), together):
+        tokens = encoder.tokens([text for _, text in captions[start : start + together]])
+        order = range(len(tokens))
+        by_length = order if full else sorted(order, key=lambda row: len(tokens[row]))
+        for first in range(0, len(tokens), values.batch_size):
+            chosen = by_length[first : first + values.batch_size]
+            longest = -(-max(len(tokens[row]) for row in chosen) // MULTIPLE) * MULTIPLE
+            length = encoder.length if full else min(encoder.length, longest)
+            rows = [start + row for row in chosen]
+            yield TokenBatch(rows, [tokens[row] for row in chosen], length)
+
+
+def encode_batch(
+    encoder: "TextEncoder", batch: TokenBatch, table: Table, size: BatchSize
+) -> Iterator[Packed]:
+    """What is stored of a batch, in parts where memory does not hold it whole."""
+
+    def encode(places: Sequence[int]) -> Packed:
+        tokens = [batch.tokens[place] for place in places]
+        states, _ = encoder.encode_tokens(tokens, batch.length)  # (B, L, E)
+        columns = pack(states, table)
+        finite = columns.get("scales", states).isfinite().flatten(1).all(1)
+        rows = [batch.rows[place] for place in places]
+        return Packed(rows, [len(row) for row in tokens], columns, finite)
+
+    yield from size.through(range(len(batch.rows)), encode)
+
+
+def pack(states: "Tensor", table: Table) -> "dict[str, Tensor]":
+    """States (B, L, E) as the table keeps them."""
+    import torch
+
+    if table is TEXT:
+        return {"states": states.to(torch.bfloat16).view(torch.int16)}
+    values, scales = quantized(states)
+    errors = relative_errors(states, restored(values, scales))
+    return {"states": values, "scales": scales, "error": errors}
+
+
+def unpack(row: Mapping[str, bytes], length: int) -> "Tensor":
+    """States (L, E) of a row of the table, which has `scales` where they are int8."""
+    import torch
+
+    bits = bytearray(row["states"])
+    if "scales" not in row:
+        return torch.frombuffer(bits, dtype=torch.bfloat16).view(length, -1)
+    values = torch.frombuffer(bits, dtype=torch.int8).view(length, -1)
+    scales = torch.frombuffer(bytearray(row["scales"]), dtype=torch.float16).view(length, -1)
+    return restored(values, scales)
+
+
+def in_order(
+    batches: Iterator[Packed], captions: Captions, table: Table
+) -> Iterator[pa.RecordBatch]:
+    """Rows in the order of the captions, as soon as those before them are there."""
+    waiting: dict[int, dict[str, object]] = {}
+    first = 0
+    for packed in batches:
+        waiting |= rows_of(packed, captions)
+        last = first
+        while last in waiting:
+            last += 1
+        if last > first:
+            rows = [waiting.pop(row) for row in range(first, last)]
+            yield pa.RecordBatch.from_pylist(rows, schema=table.schema)
+            first = last
+
+
+def rows_of(packed: Packed, captions: Captions) -> Iterator[tuple[int, dict[str, object]]]:
+    """Each caption's row; ValueError where its states are no numbers, or too large to keep."""
+    for row, finite in zip(packed.rows, packed.finite.tolist(), strict=True):
+        if not finite:
+            caption_id, caption = captions[row]
+            raise ValueError(
+                f"features.text_encoder: the states of caption {caption_id} ({caption[:60]!r}) are "
+                "not finite or beyond what is stored"
+            )
+    columns = {name: values.cpu().numpy() for name, values in packed.columns.items()}
+    for place, (row, length) in enumerate(zip(packed.rows, packed.lengths, strict=True)):
+        kept: dict[str, object] = {"caption_id": captions[row][0], "length": length}
+        for name, values in columns.items():
+            one = values[place]
+            kept[name] = float(one) if name == "error" else one[:length].tobytes()
+        yield row, kept
