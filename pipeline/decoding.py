@@ -66,7 +66,8 @@ def square(image: Image.Image, size: int) -> Image.Image:
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
+    if image.width != image.height:
+        image = image.crop((left, top, left + side, top + side))
     while image.width >= 2 * size:
         half = image.width // 2
         image = image.resize((half, half), Image.Resampling.BOX)

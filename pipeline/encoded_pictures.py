@@ -42,7 +42,7 @@ class View:
     folder: TableFolder
     shard: str
     image_size: int  # S
-    encode: "Callable[[Tensor], Tensor]"  # pixels (B, 3, S, S) to values (B, ...), float16
+    encode: "Callable[[Tensor], Tensor]"  # uint8 (B, S, S, 3), where it computes, to float16
     rows: "Callable[[pa.Table, Tensor], pa.RecordBatch]"
 
     def write(self, parts: "Iterator[tuple[pa.Table, Tensor]]") -> Shard:
@@ -69,12 +69,17 @@ def latents_view(
             f"features.latents: moments, but {type(encoder.vae).__name__} has no posterior; "
             "allowed: means"
         )
+    from lightgen_model.autoencoder import to_pixels
+
     read = encoder.encode if latents == "moments" else encoder.means
+
+    def encode(images: "Tensor") -> "Tensor":
+        return read(to_pixels(images)).half()
 
     def rows(pictures: pa.Table, values: "Tensor") -> pa.RecordBatch:
         return latent_rows(pictures, values, image_size, folder.table)
 
-    return View(folder, shard, image_size, lambda pixels: read(pixels).half(), rows)
+    return View(folder, shard, image_size, encode, rows)
 
 
 def latent_rows(
@@ -99,15 +104,19 @@ def latent_rows(
 
 def alignment_view(encoder: "VisionEncoder", folder: TableFolder, shard: str, grid: int) -> View:
     """What a vision model sees at the size that makes `grid` patches a side."""
+    from lightgen_model.autoencoder import to_pixels
+
     schema = folder.table.schema
+
+    def encode(images: "Tensor") -> "Tensor":
+        return encoder.encode(to_pixels(images)).half()
 
     def rows(pictures: pa.Table, values: "Tensor") -> pa.RecordBatch:
         bits = [one.tobytes() for one in values.cpu().numpy()]  # (N, F) each
         columns = {"image_id": pictures["image_id"].to_pylist(), "alignment": bits}
         return pa.RecordBatch.from_pydict(columns, schema=schema)
 
-    size = encoder.image_size(grid)
-    return View(folder, shard, size, lambda pixels: encoder.encode(pixels).half(), rows)
+    return View(folder, shard, encoder.image_size(grid), encode, rows)
 
 
 # --- the work -----------------------------------------------------------------------------------
@@ -147,11 +156,10 @@ def encode_ready(
     device: str,
 ) -> None:
     """Hand what a view makes of a batch to its outlet, in smaller parts where memory is short."""
-    from lightgen_model.autoencoder import to_pixels
 
     def encode(images: "Tensor") -> "Tensor":
         # On a GPU neither the copy nor the kernels are waited for: the outlet's thread does.
-        return view.encode(to_pixels(images.to(device, non_blocking=True)))
+        return view.encode(images.to(device, non_blocking=True))
 
     first = 0
     for part in size.through(ready.images[view.image_size], encode):
@@ -192,7 +200,7 @@ def accepted(data: bytes | None, image_id: str, width: int) -> Image.Image:
 
 def fitted_to(image_sizes: Sequence[int], picture: Image.Image) -> dict[int, NDArray[np.uint8]]:
     """The middle square at each size (S, S, 3)."""
-    return {size: np.array(square(picture, size)) for size in image_sizes}
+    return {size: np.asarray(square(picture, size)) for size in image_sizes}
 
 
 def resized(data: bytes, size: int) -> NDArray[np.uint8]:

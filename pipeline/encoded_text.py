@@ -10,8 +10,12 @@ Shapes: B captions, L text tokens, E text width, G groups of channels that share
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import ExitStack
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.config import FeaturesConfig
@@ -19,8 +23,8 @@ from pipeline.encoders import batch_size
 from pipeline.feature_tables import TEXT
 from pipeline.halving import BatchSize
 from pipeline.quantization import quantized, relative_errors, restored
-from pipeline.streams import ahead, beside
-from pipeline.tables import Shard, Table, TableFolder
+from pipeline.streams import Outlet, ahead, beside
+from pipeline.tables import CHUNK_ROWS, Shard, Table, TableFolder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 # Captions that are sorted by length together: of T5-XXL's states 1 GB while they are put in order.
 SORTED_TOGETHER = 1024
 MULTIPLE = 8  # of tokens that a batch is padded to: what matrix units like
+ERROR, FINITE = "error", "finite"
 DEPTH = 3  # batches ready, and batches not yet written
 
 Captions = Sequence[tuple[str, str]]  # caption_id, caption
@@ -48,36 +53,41 @@ class Packed(NamedTuple):
 
     rows: list[int]
     lengths: list[int]
-    columns: "Mapping[str, Tensor]"  # (B, L, ...), cut to each length when written; error (B,)
-    finite: "Tensor"  # (B,)
+    columns: "Mapping[str, Tensor]"  # (B, L, ...), cut to each length; error and finite (B,)
 
 
 def write_text(
     encoder: "TextEncoder",
-    captions: Captions,
+    parts: Sequence[tuple[str, Captions]],
     values: FeaturesConfig,
     folder: TableFolder,
-    shard: str,
     progress: Callable[[int], None],
-) -> Shard:
-    """The shard of these captions, in their order."""
-    table, done = folder.table, 0
+) -> list[Shard]:
+    """A shard of each part's captions, by the part's name; one is finished beside the next."""
+    table, done, outlets = folder.table, 0, list[Outlet[Packed, Shard]]()
 
-    def write(packed: Iterator[Packed]) -> Shard:
-        return folder.write_shard(shard, in_order(packed, captions, table))
+    def batches() -> Iterator[tuple[int, TokenBatch]]:
+        for number, (_, captions) in enumerate(parts):
+            for batch in token_batches(encoder, captions, values):
+                yield number, batch
 
-    batches = token_batches(encoder, captions, values)
+    def writer(shard: str, captions: Captions) -> Callable[[Iterator[Packed]], Shard]:
+        return lambda packed: folder.write_shard(shard, in_order(packed, captions, table))
+
     size = batch_size(values, table.name)
-    with (
-        ahead(batches, lambda batch: batch, threads=1, depth=DEPTH) as ready,
-        beside(write, depth=DEPTH) as outlet,
-    ):
-        for batch in ready:
-            for packed in encode_batch(encoder, batch, table, size):
-                outlet.put(packed)
-            done += len(batch.rows)
-            progress(done)
-        return outlet.finish()
+    with ExitStack() as stack:
+        ready = stack.enter_context(ahead(batches(), lambda one: one, threads=1, depth=DEPTH))
+        for number, own in groupby(ready, key=itemgetter(0)):
+            if number > 1:  # two shards at most are in memory
+                outlets[number - 2].finish()
+            outlets.append(stack.enter_context(beside(writer(*parts[number]), depth=DEPTH)))
+            for _, batch in own:
+                for packed in encode_batch(encoder, batch, table, size):
+                    outlets[number].put(packed)
+                done += len(batch.rows)
+                progress(done)
+            outlets[number].end()
+        return [outlet.finish() for outlet in outlets]
 
 
 def token_batches(
@@ -106,10 +116,8 @@ def encode_batch(
     def encode(places: Sequence[int]) -> Packed:
         tokens = [batch.tokens[place] for place in places]
         states, _ = encoder.encode_tokens(tokens, batch.length)  # (B, L, E)
-        columns = pack(states, table)
-        finite = columns.get("scales", states).isfinite().flatten(1).all(1)
         rows = [batch.rows[place] for place in places]
-        return Packed(rows, [len(row) for row in tokens], columns, finite)
+        return Packed(rows, [len(row) for row in tokens], pack(states, table))
 
     yield from size.through(range(len(batch.rows)), encode)
 
@@ -119,10 +127,12 @@ def pack(states: "Tensor", table: Table) -> "dict[str, Tensor]":
     import torch
 
     if table is TEXT:
-        return {"states": states.to(torch.bfloat16).view(torch.int16)}
+        finite = states.isfinite().flatten(1).all(1)
+        return {"states": states.to(torch.bfloat16).view(torch.int16), FINITE: finite}
     values, scales = quantized(states)
     errors = relative_errors(states, restored(values, scales))
-    return {"states": values, "scales": scales, "error": errors}
+    finite = scales.isfinite().flatten(1).all(1)
+    return {"states": values, "scales": scales, ERROR: errors, FINITE: finite}
 
 
 def unpack(row: Mapping[str, bytes], length: int) -> "Tensor":
@@ -141,32 +151,44 @@ def in_order(
     batches: Iterator[Packed], captions: Captions, table: Table
 ) -> Iterator[pa.RecordBatch]:
     """Rows in the order of the captions, as soon as those before them are there."""
-    waiting: dict[int, dict[str, object]] = {}
+    waiting: dict[int, dict[str, Any]] = {}
     first = 0
     for packed in batches:
         waiting |= rows_of(packed, captions)
         last = first
         while last in waiting:
             last += 1
-        if last > first:
-            rows = [waiting.pop(row) for row in range(first, last)]
-            yield pa.RecordBatch.from_pylist(rows, schema=table.schema)
-            first = last
+        rows = [waiting.pop(row) for row in range(first, last)]
+        for start in range(0, len(rows), CHUNK_ROWS):
+            yield record_batch(rows[start : start + CHUNK_ROWS], table)
+        first = last
 
 
-def rows_of(packed: Packed, captions: Captions) -> Iterator[tuple[int, dict[str, object]]]:
+def record_batch(rows: Sequence[Mapping[str, Any]], table: Table) -> pa.RecordBatch:
+    """States are copied once: they are nearly all there is."""
+    arrays = []
+    for column in table.schema:
+        given = [row[column.name] for row in rows]
+        if pa.types.is_large_binary(column.type):
+            ends = np.cumsum([0, *map(len, given)], dtype=np.int64)
+            buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(given))]
+            arrays.append(pa.Array.from_buffers(column.type, len(rows), buffers))
+        else:
+            arrays.append(pa.array(given, column.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=table.schema)
+
+
+def rows_of(packed: Packed, captions: Captions) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each caption's row; ValueError where its states are no numbers, or too large to keep."""
-    for row, finite in zip(packed.rows, packed.finite.tolist(), strict=True):
-        if not finite:
-            caption_id, caption = captions[row]
+    columns = {name: values.cpu().numpy() for name, values in packed.columns.items()}
+    finite, errors = columns.pop(FINITE), columns.pop(ERROR, None)
+    for place, (row, length) in enumerate(zip(packed.rows, packed.lengths, strict=True)):
+        caption_id, caption = captions[row]
+        if not finite[place]:
             raise ValueError(
                 f"features.text_encoder: the states of caption {caption_id} ({caption[:60]!r}) are "
                 "not finite or beyond what is stored"
             )
-    columns = {name: values.cpu().numpy() for name, values in packed.columns.items()}
-    for place, (row, length) in enumerate(zip(packed.rows, packed.lengths, strict=True)):
-        kept: dict[str, object] = {"caption_id": captions[row][0], "length": length}
-        for name, values in columns.items():
-            one = values[place]
-            kept[name] = float(one) if name == "error" else one[:length].tobytes()
-        yield row, kept
+        kept: dict[str, Any] = {"caption_id": caption_id, "length": length}
+        kept |= {name: values[place, :length].tobytes() for name, values in columns.items()}
+        yield row, kept if errors is None else {**kept, ERROR: float(errors[place])}

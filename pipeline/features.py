@@ -52,13 +52,9 @@ def make(
     work: Work,
     progress: Callable[[int], None],
 ) -> list[Shard]:
-    names, shards = (part.split("+") for part in work.name.split(":"))
-    wanted = [(folders_of(config)[name], shard) for name, shard in zip(names, shards, strict=True)]
-    there = {folder.table.name: folder.whole_shard(shard) for folder, shard in wanted}
-    missing = [(folder, shard) for folder, shard in wanted if there[folder.table.name] is None]
-    write = _write_text if names == [TEXT_NAME] else _write_pictures
-    made = write(config, upstream, work, missing, progress) if missing else []
-    return [*(shard for shard in there.values() if shard is not None), *made]
+    if work.name.startswith(f"{TEXT_NAME}:"):
+        return _make_text(config, upstream, work, progress)
+    return _make_pictures(config, upstream, work, progress)
 
 
 def commit(
@@ -97,14 +93,44 @@ def _size_of(name: str) -> int:
 def _text_works(
     config: RunConfig, upstream: Mapping[str, Manifest], folder: TableFolder
 ) -> list[Work]:
+    """All shards of text for a shard of captions, so that one is written beside the next."""
     works = []
     for shard in upstream["captions"].snapshots["captions"].shards:
-        captions = _wanted_captions(config, upstream, shard.name)
-        for first in range(0, len(captions), CAPTIONS_PER_SHARD):
-            chosen = captions[first : first + CAPTIONS_PER_SHARD]
-            name = identifier(folder.fingerprint, chosen)
-            works.append(Work(f"{TEXT_NAME}:{name}", (shard.name,), first, len(chosen)))
+        names = [name for name, _ in _text_shards(config, upstream, shard.name, folder)]
+        rows = len(_wanted_captions(config, upstream, shard.name))
+        if names:
+            name = names[0] if len(names) == 1 else identifier(names)
+            works.append(Work(f"{TEXT_NAME}:{name}", (shard.name,), 0, rows))
     return works
+
+
+def _text_shards(
+    config: RunConfig, upstream: Mapping[str, Manifest], shard: str, folder: TableFolder
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Each shard's name with its captions."""
+    captions = _wanted_captions(config, upstream, shard)
+    parts = [
+        captions[first : first + CAPTIONS_PER_SHARD]
+        for first in range(0, len(captions), CAPTIONS_PER_SHARD)
+    ]
+    return [(identifier(folder.fingerprint, part), part) for part in parts]
+
+
+def _make_text(
+    config: RunConfig,
+    upstream: Mapping[str, Manifest],
+    work: Work,
+    progress: Callable[[int], None],
+) -> list[Shard]:
+    values, folder = values_of(config), folders_of(config)[TEXT_NAME]
+    parts = _text_shards(config, upstream, work.sources[0], folder)
+    found = {name: folder.whole_shard(name) for name, _ in parts}
+    missing = [part for part in parts if found[part[0]] is None]
+    if missing:
+        encoder = text_encoder(values, config.device)
+        for shard in write_text(encoder, missing, values, folder, progress):
+            found[shard.name] = shard
+    return [shard for shard in found.values() if shard is not None]
 
 
 def _wanted_captions(
@@ -129,20 +155,6 @@ def used(config: RunConfig, table: pa.Table) -> NDArray[np.bool_]:
     sources = [source_size(config, size) for size in values_of(config).image_sizes]
     accepted: NDArray[np.bool_] = table["accepted"].to_numpy()
     return accepted & np.isin(table["width"].to_numpy(), sources)
-
-
-def _write_text(
-    config: RunConfig,
-    upstream: Mapping[str, Manifest],
-    work: Work,
-    missing: Sequence[tuple[TableFolder, str]],
-    progress: Callable[[int], None],
-) -> list[Shard]:
-    values, ((folder, shard),) = values_of(config), missing
-    captions = _wanted_captions(config, upstream, work.sources[0])
-    captions = captions[work.first : work.first + work.rows]
-    encoder = text_encoder(values, config.device)
-    return [write_text(encoder, captions, values, folder, shard, progress)]
 
 
 # --- pictures -----------------------------------------------------------------------------------
@@ -173,16 +185,23 @@ def _picture_works(
     return works
 
 
-def _write_pictures(
+def _make_pictures(
     config: RunConfig,
     upstream: Mapping[str, Manifest],
     work: Work,
-    missing: Sequence[tuple[TableFolder, str]],
     progress: Callable[[int], None],
 ) -> list[Shard]:
-    views = [_view(config, folder, shard) for folder, shard in missing]
-    pieces = _accepted_pieces(config, upstream, work)
-    return write_pictures(pieces, views, values_of(config), config.device, progress)
+    names, shards = (part.split("+") for part in work.name.split(":"))
+    folders = [folders_of(config)[name] for name in names]
+    found = [folder.whole_shard(shard) for folder, shard in zip(folders, shards, strict=True)]
+    missing = [row for row, shard in enumerate(found) if shard is None]
+    if missing:
+        views = [_view(config, folders[row], shards[row]) for row in missing]
+        pieces = _accepted_pieces(config, upstream, work)
+        made = write_pictures(pieces, views, values_of(config), config.device, progress)
+        for row, shard in zip(missing, made, strict=True):
+            found[row] = shard
+    return [shard for shard in found if shard is not None]
 
 
 def _view(config: RunConfig, folder: TableFolder, shard: str) -> View:

@@ -91,9 +91,13 @@ class Outlet(Generic[Item, Result]):
         else:
             self._waiting.put(item)
 
-    def finish(self) -> Result:
-        """No item follows: what the consumer made of them."""
+    def end(self) -> None:
+        """No item follows; the consumer goes on by itself."""
         self._waiting.put(_End(abandoned=False))
+
+    def finish(self) -> Result:
+        """End, and wait for what the consumer makes of its items."""
+        self.end()
         return self._consumer.result()
 
     def close(self) -> None:

@@ -37,11 +37,11 @@ class Levels:
     def __init__(self, most: int) -> None:
         self.most, self.sizes = most, []
 
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        self.sizes.append(len(pixels))
-        if len(pixels) > self.most:
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(images))
+        if len(images) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        levels = (pixels.mean((1, 2, 3)) + 1) * 127.5
+        levels = images.float().mean((1, 2, 3))
         return torch.stack([levels, levels], 1).round().half()
 
 
