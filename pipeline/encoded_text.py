@@ -170,7 +170,7 @@ def record_batch(rows: Sequence[Mapping[str, Any]], table: Table) -> pa.RecordBa
     for column in table.schema:
         given = [row[column.name] for row in rows]
         if pa.types.is_large_binary(column.type):
-            ends = np.cumsum([0, *map(len, given)], dtype=np.int64)
+            ends = np.cumsum([0, *(states.nbytes for states in given)], dtype=np.int64)
             buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(given))]
             arrays.append(pa.Array.from_buffers(column.type, len(rows), buffers))
         else:
@@ -179,7 +179,8 @@ def record_batch(rows: Sequence[Mapping[str, Any]], table: Table) -> pa.RecordBa
 
 
 def rows_of(packed: Packed, captions: Captions) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each caption's row; ValueError where its states are no numbers, or too large to keep."""
+    """Each caption's row, its states not copied yet; ValueError where they are no numbers, or too
+    large to keep."""
     columns = {name: values.cpu().numpy() for name, values in packed.columns.items()}
     finite, errors = columns.pop(FINITE), columns.pop(ERROR, None)
     for place, (row, length) in enumerate(zip(packed.rows, packed.lengths, strict=True)):
@@ -190,5 +191,5 @@ def rows_of(packed: Packed, captions: Captions) -> Iterator[tuple[int, dict[str,
                 "not finite or beyond what is stored"
             )
         kept: dict[str, Any] = {"caption_id": caption_id, "length": length}
-        kept |= {name: values[place, :length].tobytes() for name, values in columns.items()}
+        kept |= {name: values[place, :length].data for name, values in columns.items()}
         yield row, kept if errors is None else {**kept, ERROR: float(errors[place])}

@@ -1,6 +1,6 @@
 """How much of the time the encoders are at work, threads beside them against none.
 
-    PYTHONPATH=. python tests/benchmarks/encoding.py [--pictures 1024] [--captions 6144]
+    PYTHONPATH=. python tests/benchmarks/encoding.py [--pictures 2048] [--captions 10240]
 
 A stand-in takes as long as the real encoder would, asleep, as a process is whose device computes:
 9 ms a picture at 256 and 512 px together (SD 3.5's VAE, 1.39 TFLOP at 150 TFLOP/s) and 30 us a
@@ -12,6 +12,7 @@ the last byte flushed, tails included. CPU ms a row is what the process spends b
 
 import argparse
 import io
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -78,10 +79,11 @@ class StandIn:
         return made
 
 
-def measured(work: Callable[[StandIn], list[Shard]]) -> Result:
+def measured(root: Path, work: Callable[[StandIn], list[Shard]]) -> Result:
     model, begun, processor = StandIn(), time.perf_counter(), time.process_time()
     shards = work(model)
     wall, spent = time.perf_counter() - begun, time.process_time() - processor
+    shutil.rmtree(root)
     return Result(model.seconds, wall, spent, [shard.sha256 for shard in shards])
 
 
@@ -144,7 +146,7 @@ def encode_pictures(root: Path, source: Snapshot, seconds: float, threads: bool)
             return one_by_one(pieces, views)
         return write_pictures(pieces, views, VALUES, "cpu", lambda rows: None)
 
-    return measured(work)
+    return measured(root / f"{threads}", work)
 
 
 # --- text ---------------------------------------------------------------------------------------
@@ -211,7 +213,7 @@ def encode_text(root: Path, parts: Parts, seconds: float, threads: bool) -> Resu
             return text_one_by_one(encoder, parts, folder)
         return write_text(encoder, parts, VALUES, folder, lambda rows: None)
 
-    return measured(work)
+    return measured(root / f"{threads}", work)
 
 
 # --- both ---------------------------------------------------------------------------------------
@@ -228,8 +230,8 @@ def line(what: str, number: int, work: Callable[[bool], Result]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pictures", type=int, default=1024)
-    parser.add_argument("--captions", type=int, default=6144)
+    parser.add_argument("--pictures", type=int, default=2048)
+    parser.add_argument("--captions", type=int, default=10240)
     parser.add_argument("--picture-ms", type=float, default=9.0)
     parser.add_argument("--token-us", type=float, default=30.0)
     args = parser.parse_args()
