@@ -58,6 +58,18 @@ def test_the_winner_is_the_teachers_accepted_picture_as_the_vae_sees_it(above, m
     assert decoded(row["winner_image"]).size == (64, 64)
 
 
+def test_the_teachers_latents_are_the_same_from_means_as_from_moments(above, debug_run, walk, make):
+    config, upstream = above
+    small = debug_run({"features.latents": "means", "features.text_states": "int8"})
+    both = [
+        preferences._teachers(each, {**upstream, **walk(each)}, subjects(each, upstream)[:3])
+        for each in (config, small)
+    ]
+    assert {name: one.latents for name, one in both[0].items()} == {
+        name: one.latents for name, one in both[1].items()
+    }
+
+
 def test_a_samples_latents_are_what_the_vae_reads_from_its_picture(above, make):
     config, upstream = above
     manifest, _ = make(preferences, config, upstream)
