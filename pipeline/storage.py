@@ -37,7 +37,8 @@ class Means:
     place_bytes: float = 30  # of the file and line that a caption came from
     reason_bytes: float = 1  # of captions, kept ones included
     match_bytes: float = 0
-    answer_bytes: float = 400  # what the judge said, words and raw answer
+    words_bytes: float = 90  # the judge's words and reason
+    answer_bytes: float = 310  # the judge's raw answer
     bits_per_pixel: float | None = None  # of pictures as stored; None: of photographs
 
     def caption_tokens(self, config: RunConfig) -> float:
@@ -78,7 +79,8 @@ def bytes_per_row(config: RunConfig, means: Means = Means()) -> dict[str, float]
             picture = means.picture_bytes(config, size) + BINARY
             found[f"images_{size}"] = 2 * (ID + STRING) + caption + STRING + 8 + picture
     if config.verdicts:
-        found["verdicts"] = 2 * (ID + STRING) + 8 + 3 * STRING + means.answer_bytes
+        said = means.words_bytes + means.answer_bytes + 3 * STRING
+        found["verdicts"] = 2 * (ID + STRING) + 8 + said
     model = config.student.model if config.student else ModelConfig()
     if config.features:
         found |= _features(config, config.features, model, means.caption_tokens(config))
@@ -87,7 +89,7 @@ def bytes_per_row(config: RunConfig, means: Means = Means()) -> dict[str, float]
         # Drawn by the student and kept as PNG, whatever the teacher's pictures are kept as.
         bits = means.bits_per_pixel or BITS_PER_PIXEL["png"]
         drawn = latent_values(size, model) * FLOAT16 + bits / 8 * size**2 + 2 * BINARY
-        found["samples"] = ID + caption + means.answer_bytes + 8 + 8 + 4 * STRING + drawn
+        found["samples"] = ID + caption + means.words_bytes + 8 + 8 + 4 * STRING + drawn
         found["preferences"] = 2 * ID + caption + 8 + 5 * STRING + 2 * drawn
     return found
 

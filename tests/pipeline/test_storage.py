@@ -9,8 +9,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import RunConfig, load_run
+from pipeline.feature_tables import alignment_table
+from pipeline.preferences import PREFERENCES, SAMPLES
 from pipeline.storage import Means, bytes_per_pair, bytes_per_row
-from pipeline.tables import Manifest, Snapshot, read
+from pipeline.tables import Manifest, Snapshot, TableFolder, read
+from pipeline.verdicts import VERDICTS
 
 PAIRS = 2_000_000
 TERABYTE = 1e12
@@ -28,14 +31,12 @@ def measured(config: RunConfig, upstream: Mapping[str, Manifest]) -> Means:
     """What the rows on disk are like."""
     captions = read(config.root, upstream["captions"].snapshots["captions"])
     images = read(config.root, upstream["images"].snapshots["images"])
-    verdicts = read(config.root, upstream["verdicts"].snapshots["verdicts"])
     pixels = np.square(images["width"].to_numpy().astype(float)).mean()
     return Means(
         short_share=1,
         short_bytes=mean_length(captions, "caption"),
         place_bytes=mean_length(captions, "place"),
         reason_bytes=mean_length(captions, "reason"),
-        answer_bytes=sum(mean_length(verdicts, name) for name in ("words", "reason")),
         bits_per_pixel=8 * mean_length(images, "image") / pixels,
     )
 
@@ -61,6 +62,52 @@ def test_the_features_are_as_large_as_told(debug_run, walk, values):
     told = bytes_per_row(config, Means(short_share=1, short_tokens=float(tokens)))
     for name, snapshot in snapshots.items():
         assert told[name] == pytest.approx(bytes_of(snapshot), rel=0.05), name
+
+
+def answers(rng: np.random.Generator, rows: int, size: int) -> list[str]:
+    """Texts that differ, as a model's do."""
+    letters = rng.integers(97, 123, (rows, size), np.uint8)
+    return [row.tobytes().decode() for row in letters]
+
+
+def made_up(column: pa.Field, rng: np.random.Generator, sizes: Mapping[str, int], rows: int):
+    """A column of values that differ, as long as `sizes` says; ids where it does not."""
+    if pa.types.is_large_binary(column.type):
+        return [rng.bytes(sizes[column.name]) for _ in range(rows)]
+    if pa.types.is_string(column.type):
+        return answers(rng, rows, sizes.get(column.name, 16))
+    if pa.types.is_boolean(column.type):
+        return (rng.random(rows) < 0.5).tolist()
+    return rng.permutation(rows).tolist()
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "sizes"),
+    [
+        (VERDICTS, "verdicts", {"judge": 0, "judge_revision": 0}),
+        (SAMPLES, "samples", {"latents": 2048, "image": 3000}),
+        (
+            PREFERENCES,
+            "preferences",
+            dict.fromkeys(("winner", "loser"), 2048)
+            | {f"{side}_image": 3000 for side in ("winner", "loser")},
+        ),
+        (alignment_table(64), "alignment_64", {"alignment": 16 * 24 * 2}),
+    ],
+)
+def test_what_models_say_and_draw_is_as_large_as_told(tmp_path, debug_run, table, name, sizes):
+    rng, rows = np.random.default_rng(0), 500
+    texts = {"caption": 60, "words": 80, "reason": 10, "answer": 310}
+    columns = [
+        pa.array(made_up(column, rng, {**texts, **sizes}, rows), column.type)
+        for column in table.schema
+    ]
+    batch = pa.RecordBatch.from_arrays(columns, schema=table.schema)
+    shard = TableFolder(tmp_path, table, "test").write_shard("rows", [batch])
+    repa = {"student.model.repa": {"width": 24, "block": 1}, "features.alignment_encoder": "x"}
+    means = Means(short_share=1, short_bytes=60, bits_per_pixel=3000 * 8 / 64**2)
+    told = bytes_per_row(debug_run(repa), means)[name]
+    assert told == pytest.approx(shard.size / rows, rel=0.05)
 
 
 def test_two_million_pairs_of_the_full_run_fit() -> None:
