@@ -10,6 +10,7 @@ the vision model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from lightgen_model.autoencoder import Autoencoder
     from lightgen_model.vision_encoder import VisionEncoder
 
-DEPTH = 3  # batches not yet written; ready are so many more than there are threads
+DEPTH = 3  # batches ready, and batches not yet written
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,9 @@ def write_pictures(
     done = 0
     with ExitStack() as stack:
         outlets = [stack.enter_context(beside(view.write, depth=DEPTH)) for view in views]
-        batches = ahead(
-            in_batches(pieces, values.batch_size),
-            Fitting([view.image_size for view in views], pinned=device == "cuda"),
-            threads=values.workers,
-            depth=values.workers + 2,
-        )
+        decoders = stack.enter_context(ThreadPoolExecutor(values.workers))
+        fitting = Fitting([view.image_size for view in views], decoders, device == "cuda")
+        batches = ahead(in_batches(pieces, values.batch_size), fitting, threads=2, depth=DEPTH + 1)
         sizes = [batch_size(values, view.folder.table.name) for view in views]
         for ready in stack.enter_context(batches):
             for view, outlet, size in zip(views, outlets, sizes, strict=True):
@@ -169,21 +167,30 @@ def encode_ready(
 
 @dataclass(frozen=True)
 class Fitting:
-    """Decodes a batch of pictures once and fits it to each size; in pinned memory for a GPU."""
+    """Decodes each picture of a batch once and fits it to each size; in pinned memory for a GPU.
+
+    All decoders are at one batch, so that the first is soon ready.
+    """
 
     image_sizes: Sequence[int]
+    decoders: Executor
     pinned: bool = False
 
     def __call__(self, rows: pa.Table) -> Ready:
         import torch
 
         columns = [rows[name].to_pylist() for name in ("image", "image_id", "width")]
-        fitted = [fitted_to(self.image_sizes, accepted(*row)) for row in zip(*columns, strict=True)]
+        fitted = list(self.decoders.map(self._fitted, *columns))
         images = {}
         for size in self.image_sizes:
             stacked = torch.from_numpy(np.stack([each[size] for each in fitted]))
             images[size] = stacked.pin_memory() if self.pinned else stacked
         return Ready(rows.drop_columns(["image"]), images)
+
+    def _fitted(
+        self, data: bytes | None, image_id: str, width: int
+    ) -> dict[int, NDArray[np.uint8]]:
+        return fitted_to(self.image_sizes, accepted(data, image_id, width))
 
 
 def accepted(data: bytes | None, image_id: str, width: int) -> Image.Image:

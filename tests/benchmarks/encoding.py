@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,12 +128,12 @@ def view(root: Path, model: StandIn, size: int, seconds: float) -> View:
 
 def one_by_one(pieces: Iterator[pa.Table], views: list[View]) -> list[Shard]:
     """Decode, encode, and write at the end: nothing beside anything."""
-    fitting = Fitting(SIZES)
     rows: list[list[pa.RecordBatch]] = [[] for _ in views]
-    for batch in in_batches(pieces, VALUES.batch_size):
-        ready = fitting(batch)
-        for each, kept in zip(views, rows, strict=True):
-            kept.append(each.rows(ready.rows, each.encode(ready.images[each.image_size])))
+    with ThreadPoolExecutor(1) as alone:
+        for batch in in_batches(pieces, VALUES.batch_size):
+            ready = Fitting(SIZES, alone)(batch)
+            for each, kept in zip(views, rows, strict=True):
+                kept.append(each.rows(ready.rows, each.encode(ready.images[each.image_size])))
     return [
         each.folder.write_shard(each.shard, kept) for each, kept in zip(views, rows, strict=True)
     ]

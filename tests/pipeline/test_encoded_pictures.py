@@ -1,5 +1,7 @@
 """Pictures on their way to the tables: fitted, checked, halved where memory is short."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -86,7 +88,8 @@ def test_a_picture_that_fits_nowhere_is_a_sentence(debug_run, tmp_path) -> None:
 
 
 def test_a_picture_is_fitted_to_each_size_once() -> None:
-    ready = Fitting([16, 4])(pictures(3))
+    with ThreadPoolExecutor(2) as decoders:
+        ready = Fitting([16, 4], decoders)(pictures(3))
     assert {size: tuple(images.shape) for size, images in ready.images.items()} == {
         16: (3, 16, 16, 3),
         4: (3, 4, 4, 3),
