@@ -155,7 +155,7 @@ def _folder(config: RunConfig) -> TableFolder:
         values["rewriter"]["revision"] = _rewriter(config.captions.rewriter).revision
     chosen_by = config.captions.selection and config.captions.selection.embedding
     if isinstance(chosen_by, EncoderEmbedding):
-        from pipeline.features import weights_identity
+        from pipeline.encoders import weights_identity
 
         weights = weights_identity(chosen_by.model, chosen_by.revision)
         values["selection"]["embedding"]["model"] = weights

@@ -390,15 +390,22 @@ class VerdictsConfig(Frozen):
 
 
 class FeaturesConfig(Frozen):
-    autoencoder: str  # folder or hub repository of an AutoencoderKL
+    autoencoder: str  # folder or hub repository of an AutoencoderKL or AutoencoderDC
     autoencoder_subfolder: str = ""  # "vae" in a repository that holds a whole pipeline
-    text_encoder: str  # folder or hub repository of a T5 encoder with its tokenizer
+    text_encoder: str  # folder or hub repository of a T5 or T5Gemma with its tokenizer
     autoencoder_revision: str | None = None
     text_encoder_revision: str | None = None
     image_sizes: tuple[int, ...] = Field(min_length=1)
     text_length: int = Field(128, ge=1)
     batch_size: int = Field(64, ge=1)
     dtype: Literal["bfloat16", "float32"] = "float32"
+    # moments: mean and log-variance, from which training draws; means: half the room, and all that
+    # an autoencoder without a posterior (AutoencoderDC) has.
+    latents: Literal["moments", "means"] = "moments"
+    text_states: Literal["bfloat16", "int8"] = "bfloat16"  # int8: half the room, about 0.6 % off
+    # full: every caption is encoded at text_length; longest: beside others of about its length.
+    text_padding: Literal["full", "longest"] = "full"
+    workers: int = Field(4, ge=1)  # threads that decode and resize pictures beside the encoder
     # A vision transformer for `student.model.repa`: a table of its features beside each size's.
     alignment_encoder: str | None = None  # folder or hub repository, such as of DINOv2
     alignment_encoder_revision: str | None = None

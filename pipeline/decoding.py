@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 BROKEN, ANIMATED, TOO_LARGE = "does not decode", "animated picture", "too many pixels"
 # Not all that PIL reads: some readers start programs (EPS) or hold formats inside formats (ICNS).
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
+FITTING = "middle square, halved by boxes, then bicubic"  # how `square` makes a size
 MAX_PIXELS = 64_000_000  # 8,000 x 8,000; decoding takes four bytes for each
 # What PIL's readers raise on damaged files, found by damaging files of seventeen formats.
 DAMAGE = (
@@ -68,14 +69,16 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """The middle square at `size` pixels; halved by boxes while it is more than twice as large.
+    """The middle square at `size` pixels: halved by boxes while it can be, the rest bicubic.
 
-    As ADM prepares pictures (arXiv 2105.05233): one large step would alias or blur.
+    As ADM prepares pictures (arXiv 2105.05233): one large step would alias or blur. The square is
+    cut first, so that an oblong picture costs no more than its square.
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
+    if image.width != image.height:
+        image = image.crop((left, top, left + side, top + side))
     while image.width >= 2 * size:
         half = image.width // 2
         image = image.resize((half, half), Image.Resampling.BOX)
-    return image if image.width == size else image.resize((size, size), Image.Resampling.LANCZOS)
+    return image if image.width == size else image.resize((size, size), Image.Resampling.BICUBIC)

@@ -24,7 +24,7 @@ from pipeline.batches import FeatureBatches, TableRows, TextStates
 from pipeline.checkpoints import TrainingFolder
 from pipeline.config import LoopConfig, RunConfig, StudentConfig, TrainingPhase, load_run
 from pipeline.draws import mean_mask_ratio
-from pipeline.features import alignment_of
+from pipeline.feature_tables import alignment_of, text_columns
 from pipeline.parallel import Weights, gathered, recompute_activations
 from pipeline.pretraining_step import PretrainingStep
 from pipeline.records import trackers
@@ -98,7 +98,7 @@ class PhaseData:
         assert config.student is not None and config.features is not None
         self.values, self.root = config.student, Path(config.root)
         self.snapshots = upstream["features"].snapshots
-        columns = ["caption_id", "states", "length"]
+        self.latents, columns = config.features.latents, text_columns(config.features)
         gib = self.values.table_memory_gib
         self.text = TextStates(TableRows.open(self.root, self.snapshots["text"], columns, gib))
         self.text.require_width(self.values.model.text_width)
@@ -110,7 +110,7 @@ class PhaseData:
 
     def batches(self, index: int, phase: TrainingPhase) -> FeatureBatches:
         snapshot = self.snapshots[f"features_{phase.image_size}"]
-        columns, gib = ["image_id", "caption_id", "moments"], self.values.table_memory_gib
+        columns, gib = ["image_id", "caption_id", self.latents], self.values.table_memory_gib
         repa, alignment = self.values.model.repa, None
         if repa:
             seen = self.snapshots[alignment_of(phase.image_size)]
