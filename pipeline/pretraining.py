@@ -19,11 +19,11 @@ from accelerate import Accelerator
 from lightgen_model.autoencoder import Autoencoder
 from lightgen_model.flops import training_flops
 from lightgen_model.model import LightGen
+from lightgen_model.unmasking import expected_ratio
 from pipeline import student
 from pipeline.batches import FeatureBatches, TableRows, TextStates
 from pipeline.checkpoints import TrainingFolder
 from pipeline.config import LoopConfig, RunConfig, StudentConfig, TrainingPhase, load_run
-from pipeline.draws import mean_mask_ratio
 from pipeline.feature_tables import alignment_of, text_columns
 from pipeline.parallel import Weights, gathered, recompute_activations
 from pipeline.pretraining_step import PretrainingStep
@@ -144,9 +144,9 @@ def build_accelerator(
 
 def flops_of(values: StudentConfig, phase: TrainingPhase) -> float:
     """Work of a training sample, for MFU: text at its full length, what masks leave on average."""
-    return training_flops(
-        values.model, values.model.grid(phase.image_size) ** 2, mean_mask_ratio(values.masking)
-    )
+    masking = values.masking
+    ratio = expected_ratio(masking.distribution, masking.min_ratio)
+    return training_flops(values.model, values.model.grid(phase.image_size) ** 2, ratio)
 
 
 def read_upstream(path: Path) -> dict[str, Manifest]:
