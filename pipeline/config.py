@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import lightgen_model.config
 from lightgen_model.config import ModelConfig
+from pipeline.rates import PlanConfig
 
 RUNS = Path(__file__).parent.parent / "infra" / "runs"
 _VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
@@ -571,6 +572,7 @@ class RunConfig(Frozen):
     root: str  # folder of tables, checkpoints and reports, relative to the repository
     device: Literal["cpu", "cuda"] = "cpu"
     note: str = ""  # what a reader of its report must know before anything else
+    plan: PlanConfig = PlanConfig()  # what it is thought to cost; changes nothing that is made
     captions: CaptionsConfig
     # A run may end early: `real` only harvests captions.
     images: ImagesConfig | None = None

@@ -1,0 +1,281 @@
+"""What each stage does, piece by piece, and how long one device takes for it.
+
+In:    a `RunConfig` and the rows that its stages are expected to have.
+Out:   `Effort`s by stage; bytes by stage. What nothing tells is None.
+Rerun: a pure function.
+
+The student's own work is counted from its values (`lightgen_model/flops.py`); that of other models
+by name (`pipeline/known_models.py`). A training whose activations are recomputed does a fourth
+forward pass: it is paid for, so it is work here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lightgen_model.flops import forward_flops, sampling_flops
+from lightgen_model.unmasking import expected_ratio
+from pipeline import known_models
+from pipeline.checkpoints import CURVE_PROMPTS
+from pipeline.config import (
+    EvaluationConfig,
+    PicturesTeacher,
+    RunConfig,
+    SamplingConfig,
+    ShapesEvaluator,
+    ShapesJudge,
+    ShapesTeacher,
+    TrainingPhase,
+)
+from pipeline.expected import TASKS, Expected, encoded, prompts_of
+from pipeline.rates import DEVICES, ON_CPU, ON_CUDA, PICTURES, SHAPES, PlanDevice, Rate, Work
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Equal pieces of one kind of work."""
+
+    what: str
+    work: Work
+    pieces: float | None
+    rate: Rate
+    device: PlanDevice
+    tflop: float | None = None  # of a piece, where it is counted
+    size: int | None = None  # pixels along a side, where pieces are pictures
+
+    @property
+    def each(self) -> float | None:
+        """TFLOP of a piece: the rate's own where the run states it."""
+        return self.tflop if self.rate.tflop is None else self.rate.tflop * self._scale
+
+    @property
+    def seconds(self) -> float | None:
+        """Of one device; None where the number of pieces or their work is not known."""
+        if self.pieces == 0:
+            return 0.0
+        if self.pieces is None:
+            return None
+        if self.rate.per_second is not None:
+            return self.pieces * self._scale / self.rate.per_second
+        if self.each is None:
+            return None
+        assert self.rate.mfu is not None
+        return self.pieces * self.each / (self.device.peak_tflops * self.rate.mfu)
+
+    @property
+    def _scale(self) -> float:
+        """Of a picture of another size than the rate was stated for."""
+        if self.size is None or self.rate.at_px is None:
+            return 1.0
+        return (self.size / self.rate.at_px) ** 2
+
+    @property
+    def told(self) -> str:
+        """`80 TFLOP at 40 % of 312 TFLOP/s` or `3,800 a second`."""
+        if self.rate.per_second is not None:
+            return f"{self.rate.per_second:,.4g} a second"
+        if self.each is None:
+            return f"not counted: state plan.rates.{self.work}"
+        return f"{_flop(self.each)} at {self.rate.mfu:.0%} of {self.device.peak_tflops:g} TFLOP/s"
+
+
+def _flop(tflop: float) -> str:
+    return f"{tflop:,.3g} TFLOP" if tflop >= 0.1 else f"{1000 * tflop:,.3g} GFLOP"
+
+
+def device_of(config: RunConfig) -> PlanDevice:
+    return config.plan.device or DEVICES[config.device]
+
+
+def rate_of(config: RunConfig, work: Work) -> Rate:
+    """The run's own rate, else the default of its device and of what does the work."""
+    if work in config.plan.rates:
+        return config.plan.rates[work]
+    if work == "draw" and config.images and isinstance(config.images.teacher, PicturesTeacher):
+        return PICTURES
+    if _does_shapes(config, work):
+        return SHAPES[work]
+    return (ON_CPU if config.device == "cpu" else ON_CUDA)[work]
+
+
+def _does_shapes(config: RunConfig, work: Work) -> bool:
+    """Is this work the embedded world's, whose rates were measured?"""
+    features = config.features
+    match work:
+        case "draw":
+            images = config.images
+            return images is not None and isinstance(images.teacher, ShapesTeacher)
+        case "judge":
+            verdicts = config.verdicts
+            return verdicts is not None and isinstance(verdicts.judge, ShapesJudge)
+        case "text":
+            return features is not None and known_models.of_shapes(features.text_encoder)
+        case "latents" | "decode":
+            return features is not None and known_models.of_shapes(features.autoencoder)
+        case "score":
+            given = config.evaluation.evaluators if config.evaluation else ()
+            return all(isinstance(each, ShapesEvaluator) for each in given)
+    return False
+
+
+def efforts(config: RunConfig, rows: Expected) -> dict[str, tuple[Effort, ...]]:
+    """By stage, of the stages that the run has."""
+    screened = _effort(config, "screened", "screen", rows.captions)
+    found: dict[str, tuple[Effort, ...]] = {"captions": (screened,)}
+    if config.images:
+        found["images"] = _drawing(config, rows)
+    if config.verdicts:
+        found["verdicts"] = (_judging(config, _total(rows.pictures)),)
+    if config.features:
+        found["features"] = _encoding(config, rows)
+    if config.student:
+        found["student"] = _training(config)
+    if config.preferences:
+        found["preferences"] = _comparing(config, rows)
+    if config.dpo:
+        found["dpo"] = _aligning(config)
+    if config.evaluation:
+        found["evaluate"] = _measuring(config, rows)
+    return found
+
+
+def _effort(
+    config: RunConfig,
+    what: str,
+    work: Work,
+    pieces: float | None,
+    tflop: float | None = None,
+    size: int | None = None,
+) -> Effort:
+    return Effort(what, work, pieces, rate_of(config, work), device_of(config), tflop, size)
+
+
+def _total(by_size: Mapping[int, float] | None) -> float | None:
+    return None if by_size is None else sum(by_size.values())
+
+
+# --- the data -------------------------------------------------------------------------------------
+
+
+def _drawing(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:
+    assert config.images is not None
+    teacher = config.images.teacher
+    return tuple(
+        _effort(
+            config,
+            f"drawn at {size} px",
+            "draw",
+            None if rows.pictures is None else rows.pictures[size],
+            known_models.teacher_tflop(teacher, size),
+            size,
+        )
+        for size in config.images.image_sizes
+    )
+
+
+def _judging(config: RunConfig, pictures: float | None) -> Effort:
+    assert config.verdicts is not None
+    tflop = known_models.judge_tflop(config.verdicts.judge)
+    return _effort(config, "judged", "judge", pictures, tflop)
+
+
+def _encoding(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:
+    values = config.features
+    assert values is not None
+    tflop = known_models.text_tflop(values)
+    found = [_effort(config, "captions encoded", "text", rows.texts, tflop)]
+    for size in values.image_sizes:
+        number = None if rows.accepted is None else encoded(config, rows.accepted, size)
+        tflop = known_models.encode_tflop(values, size)
+        found.append(_effort(config, f"encoded at {size} px", "latents", number, tflop, size))
+    return tuple(found)
+
+
+# --- the student ----------------------------------------------------------------------------------
+
+
+def forward_tflop(config: RunConfig, size: int) -> float:
+    """One forward pass of the student on a picture, masked as in training."""
+    assert config.student is not None
+    model, masking = config.student.model, config.student.masking
+    ratio = expected_ratio(masking.distribution, masking.min_ratio)
+    return sum(forward_flops(model, model.grid(size) ** 2, ratio).values()) / 1e12
+
+
+def sample_tflop(config: RunConfig, size: int, sampling: SamplingConfig) -> float:
+    assert config.student is not None
+    tokens = config.student.model.grid(size) ** 2
+    iterations = min(tokens, sampling.num_iterations)  # as a look at the student does
+    fitting = sampling.model_copy(update={"num_iterations": iterations})
+    return sampling_flops(config.student.model, tokens, fitting) / 1e12
+
+
+def _training(config: RunConfig) -> tuple[Effort, ...]:
+    values = config.student
+    assert values is not None
+    passes = 4 if values.checkpoint_activations else 3  # forward, backward; recomputed
+    found = []
+    for index, phase in enumerate(values.phases):
+        seen, work = (
+            phase.steps * phase.batch_size,
+            passes * forward_tflop(config, phase.image_size),
+        )
+        found.append(_effort(config, f"seen at {phase.image_size} px", "train", seen, work))
+        if config.evaluation:
+            found.append(_looking(config, config.evaluation, index, phase))
+    return tuple(found)
+
+
+def _looking(
+    config: RunConfig, evaluation: EvaluationConfig, index: int, phase: TrainingPhase
+) -> Effort:
+    """Pictures of the learning curve: at the start, every so many steps, at a phase's end."""
+    assert config.student is not None
+    looks = -(-phase.steps // config.student.sample_every) + (index == 0)
+    prompts = prompts_of(evaluation.evaluators[0])
+    shown = None if prompts is None else looks * min(prompts, TASKS * CURVE_PROMPTS)
+    tflop = sample_tflop(config, phase.image_size, evaluation.sampling)
+    return _effort(config, f"looked at, {phase.image_size} px", "sample", shown, tflop)
+
+
+def _comparing(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:
+    values, features = config.preferences, config.features
+    assert values is not None and features is not None
+    size = values.image_size
+    encode = known_models.encode_tflop(features, size)
+    return (
+        *_drawn(config, rows.samples, size, values.sampling),
+        _effort(config, "encoded again", "latents", rows.samples, encode, size),
+        _judging(config, rows.samples),
+    )
+
+
+def _drawn(
+    config: RunConfig, pictures: int | None, size: int, sampling: SamplingConfig
+) -> tuple[Effort, ...]:
+    """Pictures of the student, from words to pixels."""
+    assert config.features is not None
+    features = config.features
+    text, pixels = known_models.text_tflop(features), known_models.decode_tflop(features, size)
+    work = sample_tflop(config, size, sampling)
+    return (
+        _effort(config, "captions encoded", "text", pictures, text),
+        _effort(config, f"sampled at {size} px", "sample", pictures, work),
+        _effort(config, "decoded", "decode", pictures, pixels, size),
+    )
+
+
+def _aligning(config: RunConfig) -> tuple[Effort, ...]:
+    assert config.dpo is not None and config.preferences is not None
+    # Winner and loser each: the policy's passes, and one forward pass of the reference.
+    passes = 2 * (5 if config.dpo.checkpoint_activations else 4)
+    work = passes * forward_tflop(config, config.preferences.image_size)
+    return (_effort(config, "pairs", "align", config.dpo.steps * config.dpo.batch_size, work),)
+
+
+def _measuring(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:
+    values = config.evaluation
+    assert values is not None
+    return (
+        *_drawn(config, rows.scored, values.image_size, values.sampling),
+        _effort(config, "scored", "score", rows.scored),
+    )
