@@ -34,7 +34,7 @@ from pipeline.description import (
     Timing,
     description_folder,
 )
-from pipeline.ledger import Meter, devices_of, shard_name
+from pipeline.spending import Meter, devices_of, shard_name
 from pipeline.tables import Manifest, Shard, Work
 
 Upstream: TypeAlias = Mapping[str, Manifest]

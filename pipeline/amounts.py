@@ -24,8 +24,8 @@ class Unit:
 def time_unit(seconds: float) -> Unit:
     """Hours, or less where all of it is less than some."""
     if seconds >= 3 * 3600:
-        return Unit("h", 3600)
-    return Unit("min", 60) if seconds >= 3 * 60 else Unit("s", 1)
+        return Unit("hours", 3600)
+    return Unit("minutes", 60) if seconds >= 3 * 60 else Unit("seconds", 1)
 
 
 def byte_unit(total: float) -> Unit:
@@ -46,12 +46,10 @@ def figure(value: float) -> str:
 
 
 def money(value: float | None) -> str:
-    """Whole units where there are many, hundredths where there are few."""
+    """Hundredths where there are few."""
     if value is None:
         return NOT_KNOWN
-    return (
-        f"{value:,.0f}" if value >= 1000 else f"{value:,.2f}" if value >= 0.995 else figure(value)
-    )
+    return f"{value:,.2f}" if 0.995 <= value < 99.5 else figure(value)
 
 
 def count(value: float | None, at_most: bool = False) -> str:

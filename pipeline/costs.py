@@ -14,10 +14,10 @@ from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.description import Description, Timing
-from pipeline.ledger import device_seconds, devices_of
 from pipeline.plan import STUDENT_STAGES, Line, Plan, a100_days
 from pipeline.rates import PAPER_DEVICE_DAYS, PlanDevice
 from pipeline.room import bytes_on_disk
+from pipeline.spending import device_seconds, devices_of
 from pipeline.tables import Manifest
 
 
@@ -98,37 +98,39 @@ def costs_of(
     timings: Mapping[str, Timing],
 ) -> Costs:
     """A line for every stage of the plan that has a manifest."""
-    root = Path(config.root)
     return Costs(
         config.name,
         plan.device,
         tuple(
-            cost_of(
-                line,
-                descriptions[line.stage].rows_in,
-                bytes_on_disk(root, manifests[line.stage]),
-                device_seconds(root, manifests[line.stage]),
-                timings.get(line.stage),
-                devices_of(config, line.stage),
-            )
+            cost
             for line in plan.lines
-            if line.stage in manifests
+            if (cost := _cost_of(config, line, manifests, descriptions, timings))
         ),
     )
 
 
-def cost_of(
-    line: Line, rows: int, room: int, made_for: float | None, timing: Timing | None, devices: int
-) -> Cost:
-    """One stage's line; what this run spent is the clock's, for its devices."""
-    now = timing.seconds * devices if timing and timing.made else 0.0
+def _cost_of(
+    config: RunConfig,
+    line: Line,
+    manifests: Mapping[str, Manifest],
+    descriptions: Mapping[str, Description],
+    timings: Mapping[str, Timing],
+) -> Cost | None:
+    """One stage's line, of all that it left; what this run spent is the clock's, a device."""
+    root = Path(config.root)
+    left = {name: each for name, each in manifests.items() if each.stage == line.stage}
+    if not left:
+        return None
+    took = [timings[name] for name in left if name in timings]
+    paid = [device_seconds(root, manifest) for manifest in left.values()]
+    known = [seconds for seconds in paid if seconds is not None]
     return Cost(
         stage=line.stage,
         planned_rows=line.rows_in,
-        rows=rows,
+        rows=sum(descriptions[name].rows_in for name in left),
         planned_bytes=line.bytes,
-        bytes=room,
+        bytes=sum(bytes_on_disk(root, manifest) for manifest in left.values()),
         planned_seconds=line.whole_seconds,
-        seconds=made_for,
-        now=now,
+        seconds=sum(known) if len(known) == len(paid) else None,
+        now=sum(each.seconds for each in took if each.made) * devices_of(config, line.stage),
     )

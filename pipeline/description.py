@@ -159,7 +159,7 @@ def _page(
 ) -> str:
     name = f"{description.stage}/{run}" if run else description.stage
     parts = [
-        f"# {_plain(description.title)}",
+        f"# {escaped(description.title)}",
         f"`{name}` &nbsp; {rows_line(description)}",
         _image("kept and rejected", "svg+xml", share_bar(description)),
         work_line(timing) if timing else "",
@@ -239,11 +239,11 @@ def _rate(rate: float) -> str:
 
 
 def _titled(title: str, body: str) -> str:
-    return f"### {_plain(title)}\n\n{body}" if title else body
+    return f"### {escaped(title)}\n\n{body}" if title else body
 
 
 def _image(title: str, kind: str, data: bytes) -> str:
-    return f"![{_plain(title)}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
+    return f"![{escaped(title)}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
 
 
 def table(grid: Grid) -> str:
@@ -266,15 +266,15 @@ def numeric_columns(grid: Grid) -> list[bool]:
 
 
 def _row(cells: Sequence[str], mark: bool = False) -> str:
-    return "| " + " | ".join(cells if mark else [_plain(cell) for cell in cells]) + " |"
+    return "| " + " | ".join(cells if mark else [escaped(cell) for cell in cells]) + " |"
 
 
 def _is_number(text: str) -> bool:
-    stripped = text.strip().lstrip("+-−").rstrip("%").replace(",", "")
-    return stripped in ("", "-", "–") or stripped.replace(".", "", 1).isdigit()
+    stripped = text.strip().lstrip("+-−≤ ").rstrip("%").replace(",", "")
+    return stripped in ("", "-", "–", "?") or stripped.replace(".", "", 1).isdigit()
 
 
-def _plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Text of the data shows as it is: no markup, no break of a table's row."""
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for mark in "\\`*_[]|~":

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from lightgen_model.flops import forward_flops, sampling_flops
 from lightgen_model.unmasking import expected_ratio
 from pipeline import known_models
+from pipeline.amounts import figure
 from pipeline.checkpoints import CURVE_PROMPTS
 from pipeline.config import (
     EvaluationConfig,
@@ -69,10 +70,18 @@ class Effort:
         return (self.size / self.rate.at_px) ** 2
 
     @property
+    def source(self) -> str:
+        """Where the figures come from."""
+        if self.rate.mfu is None or self.each is None:
+            return self.rate.source
+        counted = "work and share" if self.rate.tflop else "work counted, share"
+        return f"{counted} {self.rate.source}"
+
+    @property
     def told(self) -> str:
         """`80 TFLOP at 40 % of 312 TFLOP/s` or `3,800 a second`."""
         if self.rate.per_second is not None:
-            return f"{self.rate.per_second:,.4g} a second"
+            return f"{figure(self.rate.per_second)} a second"
         if self.each is None:
             return f"not counted: state plan.rates.{self.work}"
         return f"{_flop(self.each)} at {self.rate.mfu:.0%} of {self.device.peak_tflops:g} TFLOP/s"

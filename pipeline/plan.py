@@ -13,17 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline import known_models, preflight
+from pipeline import preflight
 from pipeline.already import There, already
-from pipeline.config import (
-    ClipJudgeConfig,
-    QwenJudge,
-    RunConfig,
-    ShapesCaptions,
-)
+from pipeline.config import RunConfig
 from pipeline.efforts import Effort, device_of, efforts
 from pipeline.expected import Counted, Expected, expected
 from pipeline.known_models import Licence
+from pipeline.licences import licences
 from pipeline.rates import A100_TFLOPS, PAPER_DEVICE_DAYS, PlanDevice
 from pipeline.room import expected_bytes
 
@@ -199,43 +195,6 @@ def build_plan(
         at_most=rows.at_most,
         note=config.note,
     )
-
-
-def licences(config: RunConfig, stage: str) -> tuple[Licence, ...]:
-    """Terms of what a stage reads and runs; a model that several use stands at each."""
-    match stage:
-        case "captions":
-            return tuple(
-                Licence(s.name, "MIT" if isinstance(s, ShapesCaptions) else s.licence)
-                for s in config.captions.active
-            )
-        case "images" if config.images:
-            return (known_models.teacher_licence(config.images.teacher),)
-        case "verdicts" if config.verdicts:
-            return _judges_licence(config)
-        case "features" if config.features:
-            values = config.features
-            encoders = (values.autoencoder, values.text_encoder, values.alignment_encoder)
-            return tuple(known_models.licence_of(place) for place in encoders if place)
-        case "evaluate" if config.evaluation:
-            used = tuple(
-                place
-                for evaluator in config.evaluation.evaluators
-                for name in ("detector", "clip")
-                if isinstance(place := getattr(evaluator, name, None), str)
-            )
-            return tuple(known_models.licence_of(place) for place in used)
-    return ()
-
-
-def _judges_licence(config: RunConfig) -> tuple[Licence, ...]:
-    assert config.verdicts is not None
-    judge = config.verdicts.judge
-    if isinstance(judge, QwenJudge):
-        return (known_models.licence_of(judge.model),)
-    if isinstance(judge, ClipJudgeConfig):
-        return (known_models.licence_of(judge.weights),)
-    return (Licence("shapes detector", "MIT"),)
 
 
 def _counts(stage: str, rows: Expected, made: Counted | None) -> tuple[int | None, int | None]:

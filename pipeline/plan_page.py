@@ -7,21 +7,21 @@ Out:   text; the page has its plot inside as a `data:` URI.
 import base64
 
 from pipeline.amounts import byte_unit, count, duration, money, share, time_unit
-from pipeline.description import Grid, table
+from pipeline.description import Grid, escaped, table
 from pipeline.plan import Line, Plan, paper_seconds
 from pipeline.rates import PAPER_DEVICE_DAYS
 
 LEAST_PEAK = 50.0  # TFLOP/s: the paper's training at the price of a smaller device says nothing
-EXACT = ("student", "preferences", "dpo", "evaluate")  # their work does not depend on the captions
+EXACT = ("preferences", "dpo", "evaluate")  # their rows are chosen, not all that there are
 
 
 def markdown(plan: Plan) -> str:
     """The plan as one artifact."""
     parts = [
         f"# Plan of the run {plan.run}",
-        *([f"> {plan.note}"] if plan.note else []),
+        *([f"> {escaped(plan.note)}"] if plan.note else []),
         headline(plan),
-        *(f"> **Caution.** {caution}" for caution in plan.cautions),
+        *(f"> **Caution.** {escaped(caution)}" for caution in plan.cautions),
         f"![time by stage]({_uri(plot(plan))})",
         table(stages_grid(plan)),
         _remarks(plan),
@@ -124,7 +124,7 @@ def licences_grid(plan: Plan) -> Grid:
 def reckoning_grid(plan: Plan) -> Grid:
     """Every kind of work with its rate and where that comes from."""
     rows = tuple(
-        (line.stage, f"{count(effort.pieces)} {effort.what}", effort.told, effort.rate.source)
+        (line.stage, f"{count(effort.pieces)} {effort.what}", effort.told, effort.source)
         for line in plan.lines
         for effort in line.efforts
     )
@@ -219,12 +219,12 @@ def _titled(grid: Grid) -> str:
 
 
 def _numbered(title: str, lines: tuple[str, ...]) -> str:
-    body = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+    body = "\n".join(f"{number}. {escaped(line)}" for number, line in enumerate(lines, 1))
     return f"### {title}\n\n{body}" if lines else ""
 
 
 def _listed(title: str, lines: tuple[str, ...]) -> str:
-    return f"### {title}\n\n" + "\n".join(f"- {line}" for line in lines) if lines else ""
+    return f"### {title}\n\n" + "\n".join(f"- {escaped(line)}" for line in lines) if lines else ""
 
 
 def _uri(svg: bytes) -> str:

@@ -237,7 +237,8 @@ def stage_bars(
         axes.grid(visible=True, axis="x")
         axes.set_xlim(0, max([*ends, 1e-9]) * 1.24)  # room for the notes
         _thousands(axes.xaxis)
-        axes.legend(loc="lower right", ncols=1)
+        if len(groups) > 1:
+            axes.legend(loc="lower right", ncols=1)
     return out[0]
 
 

@@ -1,7 +1,7 @@
-"""The ledger of a run's root: where the seconds went, written down as they go.
+"""Spending: where the seconds of a run's root went, written down as they go.
 
 In:    what was just done, told by whoever runs a stage.
-Out:   <root>/ledger/<stage>.jsonl, a line each time something was made: {"what": [names],
+Out:   <root>/spending/<stage>.jsonl, a line each time something was made: {"what": [names],
        "seconds": on the clock, "devices": that were busy}. Names are shards (`table/shard`), the
        folder of a checkpoint, or the content of a manifest, for what belongs to all of it.
 Rerun: lines are added. A stage that is reused adds none and still shows what it cost when it was
@@ -42,7 +42,7 @@ class Meter:
 
 
 def path_of(root: Path, stage: str) -> Path:
-    return root / "ledger" / f"{stage}.jsonl"
+    return root / "spending" / f"{stage}.jsonl"
 
 
 def append(path: Path, line: dict[str, object]) -> None:
