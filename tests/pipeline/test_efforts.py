@@ -1,0 +1,84 @@
+"""Hours by hand: counted work over a share of a device's peak, or pieces over a rate."""
+
+from typing import Any
+
+import pytest
+
+from pipeline.config import load_run
+from pipeline.efforts import Effort, efforts, forward_tflop, rate_of
+from pipeline.expected import expected
+from pipeline.rates import DEVICES, ON_CUDA, SHAPES, Rate
+
+A100 = DEVICES["cuda"]
+
+
+def effort(rate: dict[str, Any], **values: Any) -> Effort:
+    return Effort("drawn", "draw", 100, Rate(source="us", **rate), A100, **values)
+
+
+def test_seconds_by_hand() -> None:
+    assert effort({"per_second": 4}).seconds == 25
+    # 100 pieces of 3.12 TFLOP at half of 312 TFLOP/s.
+    assert effort({"mfu": 0.5}, tflop=3.12).seconds == pytest.approx(2.0)
+    assert effort({"mfu": 0.5, "tflop": 6.24}, tflop=3.12).seconds == pytest.approx(4.0)
+    assert effort({"mfu": 0.5}).seconds is None
+
+
+def test_a_rate_at_a_size_holds_for_others_by_their_pixels() -> None:
+    assert effort({"per_second": 4, "at_px": 512}, size=1024).seconds == 100
+    assert effort({"mfu": 0.5, "tflop": 3.12, "at_px": 512}, size=256).seconds == pytest.approx(0.5)
+
+
+def test_what_is_told_names_rate_and_source() -> None:
+    assert effort({"per_second": 3800}).told == "3,800 a second"
+    counted = effort({"mfu": 0.4}, tflop=75.6)
+    assert counted.told == "75.6 TFLOP at 40% of 312 TFLOP/s"
+    assert counted.source == "work counted, share us"
+    assert effort({"mfu": 0.4}, tflop=0.0006).told == "0.6 GFLOP at 40% of 312 TFLOP/s"
+    assert effort({"mfu": 0.4}).told == "not counted: state plan.rates.draw"
+
+
+def test_the_students_forward_pass_is_the_specs() -> None:
+    """lightgen.md 3.4 in GFLOP, cross and head on the 86.7 % that are masked."""
+    run = load_run("full")
+    at_256 = 13.6 + 107.4 + 85.4 + 21.1 + 182.1
+    at_512 = 56.4 + 481.3 + 315.8 + 21.1 + 728.2
+    assert forward_tflop(run, 256) * 1000 == pytest.approx(at_256, rel=1e-3)
+    assert forward_tflop(run, 512) * 1000 == pytest.approx(at_512, rel=1e-3)
+
+
+def test_recomputed_activations_are_paid_for() -> None:
+    plain = {"student.checkpoint_activations": False, "dpo.checkpoint_activations": False}
+    rows = expected(load_run("full"))
+    given, without = efforts(load_run("full"), rows), efforts(load_run("full", plain), rows)
+    assert given["student"][0].seconds == pytest.approx((without["student"][0].seconds or 0) * 4 / 3)
+    assert given["dpo"][0].seconds == pytest.approx((without["dpo"][0].seconds or 0) * 5 / 4)
+
+
+def test_the_runs_own_rate_comes_first_then_that_of_what_does_the_work() -> None:
+    own = {"plan.rates": {"judge": {"per_second": 9, "source": "ours"}}}
+    assert rate_of(load_run("full", own), "judge").per_second == 9
+    assert rate_of(load_run("full"), "judge") == ON_CUDA["judge"]
+    assert rate_of(load_run("tiny"), "judge") == SHAPES["judge"]
+    assert rate_of(load_run("models"), "judge").per_second is None
+
+
+def test_a_model_without_counted_work_has_no_time() -> None:
+    other = load_run("full", {"images.teacher.repository": "Qwen/Qwen-Image"})
+    (drawn,) = efforts(other, expected(other))["images"]
+    assert drawn.seconds is None
+    stated = {"plan.rates": {"draw": {"per_second": 0.5, "at_px": 1024, "source": "ours"}}}
+    other = load_run("full", {"images.teacher.repository": "Qwen/Qwen-Image", **stated})
+    (drawn,) = efforts(other, expected(other))["images"]
+    assert drawn.seconds == pytest.approx(2_000_000 / 4 / 0.5)
+
+
+def test_the_measured_tiny_run_is_what_its_rates_say() -> None:
+    """Seconds of two uninterrupted runs on two cores, with start-up: 960 and 1,011 the student."""
+    rows = expected(load_run("tiny"))
+    found = {
+        stage: sum(each.seconds or 0 for each in given)
+        for stage, given in efforts(load_run("tiny"), rows).items()
+    }
+    measured = {"features": 33, "student": 985, "preferences": 169, "dpo": 100, "evaluate": 127}
+    assert {stage: found[stage] for stage in measured} == pytest.approx(measured, rel=0.12)
