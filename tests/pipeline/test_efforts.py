@@ -51,7 +51,9 @@ def test_recomputed_activations_are_paid_for() -> None:
     plain = {"student.checkpoint_activations": False, "dpo.checkpoint_activations": False}
     rows = expected(load_run("full"))
     given, without = efforts(load_run("full"), rows), efforts(load_run("full", plain), rows)
-    assert given["student"][0].seconds == pytest.approx((without["student"][0].seconds or 0) * 4 / 3)
+    assert given["student"][0].seconds == pytest.approx(
+        (without["student"][0].seconds or 0) * 4 / 3
+    )
     assert given["dpo"][0].seconds == pytest.approx((without["dpo"][0].seconds or 0) * 5 / 4)
 
 

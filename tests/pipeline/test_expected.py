@@ -6,7 +6,6 @@ from pipeline.config import load_run
 from pipeline.expected import Counted, encoded, expected
 
 
-
 def test_the_rows_of_a_small_run_by_hand() -> None:
     given = {"captions.sources.0.num_captions": 100, "images.max_captions": {128: 10}}
     rows = expected(load_run("tiny", given))

@@ -30,8 +30,8 @@ def test_the_tiny_run_takes_what_was_measured() -> None:
 
 
 def test_states_of_the_full_run_by_hand() -> None:
-    """792.2 M weights: one untrained and two final copies; two states of 16 bytes a weight stay of
-    a phase, and each 20,000th step's: 100,000 steps leave 5 and the last but one, 10,000 leave 2."""
+    """792.2 M weights: one untrained and two final copies; of a phase the two newest states of 16
+    bytes a weight stay, and each 20,000th step's: 6 of 100,000 steps, 2 of 10,000."""
     weights = 792_244_352
     assert student_bytes(load_run("full")) == weights * (12 + 16 * (6 + 2))
 
