@@ -10,7 +10,7 @@ from pipeline.amounts import byte_unit, count, duration, money, share, time_unit
 from pipeline.costs import Cost, Costs
 from pipeline.description import Grid, table
 from pipeline.plan import paper_seconds
-from pipeline.plan_page import LEAST_PEAK, aligned
+from pipeline.plan_page import LEAST_PEAK, aligned, bar_note
 from pipeline.rates import PAPER_DEVICE_DAYS
 
 
@@ -115,7 +115,8 @@ def plot(costs: Costs) -> bytes:
 def _note(costs: Costs, line: Cost) -> str:
     if line.seconds is None:
         return "not written down"
-    note = f"{money(costs.money(line.seconds))} {costs.device.currency}"
+    paid, total = (costs.money(each) or 0.0 for each in (line.seconds, costs.seconds))
+    note = bar_note(line.seconds, paid, total, costs.device)
     return note if line.now else f"{note}, reused"
 
 

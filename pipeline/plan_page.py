@@ -9,7 +9,7 @@ import base64
 from pipeline.amounts import byte_unit, count, duration, money, share, time_unit
 from pipeline.description import Grid, escaped, table
 from pipeline.plan import Line, Plan, paper_seconds
-from pipeline.rates import PAPER_DEVICE_DAYS
+from pipeline.rates import PAPER_DEVICE_DAYS, PlanDevice
 
 LEAST_PEAK = 50.0  # TFLOP/s: the paper's training at the price of a smaller device says nothing
 EXACT = ("preferences", "dpo", "evaluate")  # their rows are chosen, not all that there are
@@ -179,7 +179,12 @@ def _note(plan: Plan, line: Line) -> str:
         return "there"
     if line.seconds is None:
         return "not known"
-    return f"{money(plan.money(line.seconds))} {plan.device.currency}"
+    return bar_note(line.seconds, plan.money(line.seconds), plan.money(plan.seconds), plan.device)
+
+
+def bar_note(seconds: float, paid: float, total: float, device: PlanDevice) -> str:
+    """Money at the end of a bar; where all of it is next to nothing, the time."""
+    return f"{money(paid)} {device.currency}" if total >= 1 else duration(seconds)
 
 
 def plain(plan: Plan) -> str:

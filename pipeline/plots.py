@@ -311,11 +311,15 @@ def _figure(
         out.append(_light(file.getvalue()))
 
 
+_NEEDLESS = re.compile(r"(-?\d+\.\d{2})\d+")
+
+
 def _light(svg: str) -> bytes:
     """Drop the preamble and needless digits, and name the fonts that a browser has."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"(-?\d+\.\d{2})\d+", r"\1", svg)
+    # Inside tags alone: what stands between them is text that a person reads.
+    svg = re.sub(r"<[^>]*>", lambda tag: _NEEDLESS.sub(r"\1", tag[0]), svg)
     svg = svg.replace("'DejaVu Sans'", "Inter, 'Segoe UI', Helvetica, Arial, 'DejaVu Sans'")
     return re.sub(r"\n\s*", "\n", svg).encode()
 

@@ -67,6 +67,10 @@ def test_bars_show_the_difference_of_each_task() -> None:
         assert expected in words.replace("−", "-")
 
 
+def test_numbers_that_a_person_reads_keep_their_digits() -> None:
+    assert "0.0123" in texts(loss_plot([0, 1], [0.02, 0.0123]))
+
+
 def test_the_learning_curve_names_its_lines_and_the_mean() -> None:
     words = texts(learning_curve([0, 10], {"counting": [0, 0.2], "colour_attribution": [0, 0.6]}))
     assert "mean 0.40" in words
