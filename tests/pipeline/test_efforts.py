@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import load_run
+from pipeline.config import RunConfig, load_run
 from pipeline.efforts import Effort, efforts, forward_tflop, rate_of
 from pipeline.expected import expected
 from pipeline.rates import DEVICES, ON_CUDA, SHAPES, Rate
@@ -75,12 +75,9 @@ def test_a_model_without_counted_work_has_no_time() -> None:
     assert drawn.seconds == pytest.approx(2_000_000 / 4 / 0.5)
 
 
-def test_the_measured_tiny_run_is_what_its_rates_say() -> None:
+def test_the_measured_tiny_run_is_what_its_rates_say(measured_tiny: RunConfig) -> None:
     """Seconds of two uninterrupted runs on two cores, with start-up: 960 and 1,011 the student."""
-    rows = expected(load_run("tiny"))
-    found = {
-        stage: sum(each.seconds or 0 for each in given)
-        for stage, given in efforts(load_run("tiny"), rows).items()
-    }
+    given = efforts(measured_tiny, expected(measured_tiny))
+    found = {stage: sum(each.seconds or 0 for each in parts) for stage, parts in given.items()}
     measured = {"features": 33, "student": 985, "preferences": 169, "dpo": 100, "evaluate": 127}
     assert {stage: found[stage] for stage in measured} == pytest.approx(measured, rel=0.12)

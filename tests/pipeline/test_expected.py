@@ -29,11 +29,16 @@ def test_counts_of_what_is_made_replace_the_reckoned() -> None:
 
 
 def test_a_source_that_nobody_counted_is_said_not_guessed() -> None:
-    rows = expected(load_run("real"))
+    rows = expected(load_run("real", {"plan.source_rows": {"parti-prompts": 1632}}))
     assert rows.captions is rows.kept_captions is rows.pictures is rows.texts is None
     (sentence,) = rows.unknown
-    assert "dpg-bench, parti-prompts" in sentence
+    assert "dpg-bench, t2i-compbench-3d-spatial" in sentence
     assert "plan.source_rows" in sentence
+
+
+def test_rows_that_a_run_states_of_every_source_are_summed() -> None:
+    rows = expected(load_run("real"))
+    assert (rows.captions, rows.kept_captions, rows.unknown) == (8297, 8214, ())
 
 
 def test_a_selection_bounds_what_nobody_counted() -> None:

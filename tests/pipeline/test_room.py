@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import load_run
+from pipeline.config import RunConfig, load_run
 from pipeline.expected import Counted, expected
 from pipeline.room import bytes_on_disk, expected_bytes, student_bytes
 from pipeline.tables import Manifest, Shard, Snapshot
@@ -22,9 +22,8 @@ MEASURED = {
 MADE = {"captions": Counted(12_000, 8_443), "verdicts": Counted(18_886, 16_982)}
 
 
-def test_the_tiny_run_takes_what_was_measured() -> None:
-    config = load_run("tiny")
-    given = expected_bytes(config, expected(config, MADE))
+def test_the_tiny_run_takes_what_was_measured(measured_tiny: RunConfig) -> None:
+    given = expected_bytes(measured_tiny, expected(measured_tiny, MADE))
     megabytes = {stage: (given[stage] or 0) / 1e6 for stage in MEASURED}
     assert megabytes == pytest.approx(MEASURED, rel=0.12)
 
@@ -49,5 +48,5 @@ def test_what_is_on_disk_is_data_files_and_the_folder_of_a_checkpoint(tmp_path: 
 
 
 def test_rows_that_are_not_known_have_no_bytes() -> None:
-    config = load_run("real")
+    config = load_run("real", {"plan.source_rows": {}})
     assert expected_bytes(config, expected(config)) == {"captions": None}
