@@ -8,7 +8,7 @@ import base64
 
 from pipeline.amounts import byte_unit, count, duration, money, share, time_unit
 from pipeline.costs import Cost, Costs
-from pipeline.description import Grid, table
+from pipeline.description import Grid, one_line, table
 from pipeline.plan import paper_seconds
 from pipeline.plan_page import LEAST_PEAK, aligned, bar_note
 from pipeline.rates import PAPER_DEVICE_DAYS
@@ -18,7 +18,7 @@ def markdown(costs: Costs) -> str:
     svg = base64.b64encode(plot(costs)).decode()
     parts = [
         f"# Cost of the run {costs.run}",
-        " &nbsp;·&nbsp; ".join(part.replace(" ", "&nbsp;") for part in headline(costs, "**")),
+        one_line(*headline(costs, "**")),
         f"![planned and spent](data:image/svg+xml;base64,{svg})",
         table(ledger_grid(costs)),
         f"*{legend(costs)}*",

@@ -74,17 +74,17 @@ class Effort:
         """Where the figures come from."""
         if self.rate.mfu is None or self.each is None:
             return self.rate.source
-        counted = "work and share" if self.rate.tflop else "work counted, share"
+        counted = "work and share" if self.rate.tflop else "counted; share"
         return f"{counted} {self.rate.source}"
 
     @property
     def told(self) -> str:
-        """`80 TFLOP at 40 % of 312 TFLOP/s` or `3,800 a second`."""
+        """`80 TFLOP at 40 % of its peak` or `3,800 a second`."""
         if self.rate.per_second is not None:
             return f"{figure(self.rate.per_second)} a second"
         if self.each is None:
             return f"not counted: state plan.rates.{self.work}"
-        return f"{_flop(self.each)} at {self.rate.mfu:.0%} of {self.device.peak_tflops:g} TFLOP/s"
+        return f"{_flop(self.each)} at {self.rate.mfu:.0%} of its peak"
 
 
 def _flop(tflop: float) -> str:

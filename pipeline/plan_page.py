@@ -7,7 +7,7 @@ Out:   text; the page has its plot inside as a `data:` URI.
 import base64
 
 from pipeline.amounts import byte_unit, count, duration, money, share, time_unit
-from pipeline.description import Grid, escaped, table
+from pipeline.description import SPACE, Grid, escaped, one_line, table
 from pipeline.plan import Line, Plan, paper_seconds
 from pipeline.rates import PAPER_DEVICE_DAYS, PlanDevice
 
@@ -25,9 +25,9 @@ def markdown(plan: Plan) -> str:
         f"![time by stage]({_uri(plot(plan))})",
         table(stages_grid(plan)),
         _remarks(plan),
-        _numbered("What is missing on this machine", missing_of(plan)),
+        _listed("What is missing on this machine", missing_of(plan)),
         _listed("What nothing tells before", plan.unknown),
-        _titled(licences_grid(plan)),
+        _listed("Licences that apply", licence_lines(plan)),
         _titled(reckoning_grid(plan)),
         _titled(kept_grid(plan)),
         "### Beside the paper\n\n" + beside_paper(plan),
@@ -53,7 +53,7 @@ def headline(plan: Plan) -> str:
     there = plan.whole_seconds - seconds
     if there > 0:
         parts.append(f"**{duration(there)}** of work is there already")
-    return " &nbsp;·&nbsp; ".join(part.replace(" ", "&nbsp;") for part in parts)
+    return one_line(*parts)
 
 
 def amount_of_bytes(value: float) -> str:
@@ -112,13 +112,13 @@ def missing_of(plan: Plan) -> tuple[str, ...]:
     return (*plan.missing, *(each for line in plan.lines for each in line.missing))
 
 
-def licences_grid(plan: Plan) -> Grid:
-    rows = tuple(
-        (line.stage, licence.what, licence.name, licence.caution)
+def licence_lines(plan: Plan) -> tuple[str, ...]:
+    return tuple(
+        f"{line.stage}: {licence.what}: {licence.name}"
+        + (f" ({licence.caution})" if licence.caution else "")
         for line in plan.lines
         for licence in line.licences
     )
-    return Grid("Licences that apply", ("stage", "what", "licence", "caution"), rows)
 
 
 def reckoning_grid(plan: Plan) -> Grid:
@@ -190,15 +190,10 @@ def bar_note(seconds: float, paid: float, total: float, device: PlanDevice) -> s
 def plain(plan: Plan) -> str:
     """The plan for a terminal."""
     parts = [
-        f"plan of the run {plan.run}: {headline(plan)}".replace("&nbsp;", " ").replace("**", ""),
+        f"plan of the run {plan.run}: {headline(plan)}".replace(SPACE, " ").replace("**", ""),
         aligned(stages_grid(plan)),
         *(f"caution: {caution}" for caution in plan.cautions),
-        *(
-            f"licence: {line.stage}: {each.what}: {each.name}"
-            + (f" ({each.caution})" if each.caution else "")
-            for line in plan.lines
-            for each in line.licences
-        ),
+        *(f"licence: {line}" for line in licence_lines(plan)),
         *(f"not known: {sentence}" for sentence in plan.unknown),
         *(f"missing: {sentence}" for sentence in missing_of(plan)),
         beside_paper(plan).replace("**", ""),
@@ -221,11 +216,6 @@ def aligned(grid: Grid) -> str:
 
 def _titled(grid: Grid) -> str:
     return f"### {grid.title}\n\n{table(grid)}" if grid.rows else ""
-
-
-def _numbered(title: str, lines: tuple[str, ...]) -> str:
-    body = "\n".join(f"{number}. {escaped(line)}" for number, line in enumerate(lines, 1))
-    return f"### {title}\n\n{body}" if lines else ""
 
 
 def _listed(title: str, lines: tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PAPER_DEVICE_DAYS = 88.0  # A100-days for the student; the teacher's pictures are not among them
 A100_TFLOPS = 312.0
-OURS = "stated, ours: not measured"
+OURS = "stated, ours"
 
 
 class Value(BaseModel):
@@ -103,13 +103,13 @@ DEVICES = {
         source="peak from the data sheet (bf16, dense); price stated, ours: put in what you pay",
     ),
 }
-_TINY = "measured: the tiny run on two cores (infra/measurements.md)"
-SCREENING = Rate(per_second=14_700, source="measured: a million captions on two busy cores")
+_TINY = "measured: tiny run, two cores"
+SCREENING = Rate(per_second=14_700, source="measured: a million captions, two cores")
 ON_CPU: dict[Work, Rate] = {
     "screen": Rate(per_second=18_000, source=_TINY),
     "train": Rate(mfu=0.33, source=_TINY),
     "align": Rate(mfu=0.34, source=_TINY),
-    "sample": Rate(mfu=0.17, source=f"{_TINY}, with decoding and judging"),
+    "sample": Rate(mfu=0.17, source=f"{_TINY}, decoding in it"),
     # What follows is used for models that can be counted; those of the tiny run have SHAPES.
     **{
         work: Rate(mfu=0.3, source=OURS)
@@ -124,16 +124,16 @@ SHAPES: dict[Work, Rate] = {  # of the embedded world, on the CPU
     "decode": Rate(per_second=1e6, source="part of drawing"),
     "score": Rate(per_second=2_900, source=_TINY),
 }
-PICTURES = Rate(per_second=100, at_px=512, source=f"{OURS}: a picture decoded and stored, one core")
+PICTURES = Rate(per_second=100, at_px=512, source=f"{OURS}: decoded and stored, one core")
 ON_CUDA: dict[Work, Rate] = {
     "screen": SCREENING,
     "draw": Rate(mfu=0.40, source=OURS),
-    "judge": Rate(mfu=0.25, source=f"{OURS}: answers are written a token at a time"),
+    "judge": Rate(mfu=0.25, source=OURS),  # an answer is written a token at a time
     "text": Rate(mfu=0.40, source=OURS),
     "latents": Rate(mfu=0.30, source=OURS),
     "decode": Rate(mfu=0.30, source=OURS),
-    "train": Rate(mfu=0.40, source=f"{OURS}: usual for a transformer of this size"),
-    "align": Rate(mfu=0.40, source=f"{OURS}: as training"),
-    "sample": Rate(mfu=0.20, source=f"{OURS}: the head's calls are small"),
-    "score": Rate(mfu=0.20, tflop=0.6, source=f"{OURS}: a Swin-S detector at 800 px, and CLIP"),
+    "train": Rate(mfu=0.40, source=OURS),  # usual for a transformer of this size
+    "align": Rate(mfu=0.40, source=OURS),
+    "sample": Rate(mfu=0.20, source=OURS),  # the head's calls are small
+    "score": Rate(mfu=0.20, tflop=0.6, source=OURS),  # Swin-S at 800 px, CLIP on crops
 }

@@ -23,6 +23,7 @@ from pipeline.description import (
     Grid,
     Timing,
     numeric_columns,
+    one_line,
     ordered_reasons,
     table,
     write_whole,
@@ -146,9 +147,12 @@ def markdown(report: Report, descriptions: Mapping[str, Description]) -> str:
     parts = [
         f"# The run {report['run']}",
         *([f"> {report['note']}"] if "note" in report else []),
-        f"**{totals['made']:,}** rows made &nbsp;·&nbsp; **{totals['reused']:,}** reused "
-        f"&nbsp;·&nbsp; **{totals['rejected']:,}** rejected &nbsp;·&nbsp; "
-        f"**{totals['seconds']:,.0f}** s",
+        one_line(
+            f"**{totals['made']:,}** rows made",
+            f"**{totals['reused']:,}** reused",
+            f"**{totals['rejected']:,}** rejected",
+            f"**{totals['seconds']:,.0f}** s",
+        ),
     ]
     if report["scores"]:
         parts.append("### Share of correct pictures\n\n" + table(scores_grid(report["scores"])))

@@ -7,7 +7,7 @@ import pytest
 from pipeline.config import RunConfig, load_run
 from pipeline.cost_page import beside_paper, ledger_grid, markdown, plain, plot
 from pipeline.costs import Costs, costs_of
-from pipeline.description import Description, Timing
+from pipeline.description import SPACE, Description, Timing
 from pipeline.plan import build_plan
 from pipeline.spending import Meter
 from pipeline.tables import Manifest, Shard, Snapshot
@@ -80,7 +80,7 @@ def test_the_table_shows_planned_spent_and_now(run: RunConfig) -> None:
 def test_the_pages_say_the_same_and_name_the_paper(run: RunConfig) -> None:
     found = costs(run, student=Timing(80, 0, 720))
     for text in (markdown(found), plain(found)):
-        assert "4.00 USD" in text.replace("&nbsp;", " ")
+        assert "4.00 USD" in text.replace(SPACE, " ")
         assert "88 A100-days" in text
     assert "What is marked ?" in markdown(found)
     assert b"not written down" in plot(found)

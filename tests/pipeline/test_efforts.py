@@ -32,9 +32,9 @@ def test_a_rate_at_a_size_holds_for_others_by_their_pixels() -> None:
 def test_what_is_told_names_rate_and_source() -> None:
     assert effort({"per_second": 3800}).told == "3,800 a second"
     counted = effort({"mfu": 0.4}, tflop=75.6)
-    assert counted.told == "75.6 TFLOP at 40% of 312 TFLOP/s"
-    assert counted.source == "work counted, share us"
-    assert effort({"mfu": 0.4}, tflop=0.0006).told == "0.6 GFLOP at 40% of 312 TFLOP/s"
+    assert counted.told == "75.6 TFLOP at 40% of its peak"
+    assert counted.source == "counted; share us"
+    assert effort({"mfu": 0.4}, tflop=0.0006).told == "0.6 GFLOP at 40% of its peak"
     assert effort({"mfu": 0.4}).told == "not counted: state plan.rates.draw"
 
 

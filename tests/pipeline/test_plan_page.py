@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.already import There
 from pipeline.config import load_run
-from pipeline.description import MAX_MARKDOWN_BYTES
+from pipeline.description import MAX_MARKDOWN_BYTES, SPACE
 from pipeline.plan import Plan, build_plan
 from pipeline.plan_page import aligned, beside_paper, headline, markdown, plain, stages_grid
 from pipeline.tables import Manifest
@@ -34,10 +34,10 @@ def test_the_page_says_what_a_run_must_know_before_it_is_paid(full: Plan) -> Non
     assert len(text.encode()) < MAX_MARKDOWN_BYTES
     for words in (
         "**Caution.** sharegpt4v (CC-BY-NC-4.0): NON-COMMERCIAL",
-        "| features | stabilityai/stable-diffusion-3.5-large | Stability-Community |",
-        r"1. features.text\_encoder: get\_it \| with \[hf\]",
+        "- features: stabilityai/stable-diffusion-3.5-large: Stability-Community (free",
+        r"- features.text\_encoder: get\_it \| with \[hf\]",
         "204,800,000 seen at 256 px",
-        "at&nbsp;least&nbsp;69.7&nbsp;days",
+        "at least 69.7 days".replace(" ", SPACE),
         "88 A100-days (4,224 USD at this price)",
         "data:image/svg+xml;base64,",
     ):
@@ -47,7 +47,7 @@ def test_the_page_says_what_a_run_must_know_before_it_is_paid(full: Plan) -> Non
 def test_the_terminal_has_the_same_without_markup(full: Plan) -> None:
     text = plain(full)
     assert "**" not in text
-    assert "&nbsp;" not in text
+    assert SPACE not in text
     assert "licence: images: black-forest-labs/FLUX.1-schnell: Apache-2.0" in text
     assert "missing: features.text_encoder: get_it | with [hf]" in text
     assert "caution: sharegpt4v" in text
@@ -64,7 +64,7 @@ def test_a_stage_that_is_there_is_shown_so() -> None:
     rows = {row[0]: row for row in stages_grid(plan).rows}
     assert rows["images"][3:] == ("all", "0", "0", "0")
     assert rows["verdicts"][3] == "5 of 10"
-    assert "of work is there already" in headline(plan).replace("&nbsp;", " ")
+    assert "of work is there already" in headline(plan).replace(SPACE, " ")
     assert "Stages that are there cost nothing again." in markdown(plan)
 
 
