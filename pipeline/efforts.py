@@ -29,6 +29,7 @@ from pipeline.config import (
 )
 from pipeline.expected import TASKS, Expected, encoded, prompts_of
 from pipeline.rates import DEVICES, ON_CPU, ON_CUDA, PICTURES, SHAPES, PlanDevice, Rate, Work
+from pipeline.storage import Means
 
 
 @dataclass(frozen=True)
@@ -190,12 +191,19 @@ def _judging(config: RunConfig, pictures: float | None) -> Effort:
 def _encoding(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:
     values = config.features
     assert values is not None
-    tflop = known_models.text_tflop(values)
+    # Beside others of about its length a caption carries next to no padding.
+    tokens = Means().caption_tokens(config) if values.text_padding == "longest" else None
+    tflop = known_models.text_tflop(values, tokens)
     found = [_effort(config, "captions encoded", "text", rows.texts, tflop)]
     for size in values.image_sizes:
         number = None if rows.accepted is None else encoded(config, rows.accepted, size)
         tflop = known_models.encode_tflop(values, size)
         found.append(_effort(config, f"encoded at {size} px", "latents", number, tflop, size))
+        if values.alignment_encoder and config.student:
+            patches = config.student.model.grid(size) ** 2
+            tflop = known_models.vision_tflop(values.alignment_encoder, patches)
+            what = f"seen by the vision model at {size} px"
+            found.append(_effort(config, what, "latents", number, tflop, size))
     return tuple(found)
 
 

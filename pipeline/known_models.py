@@ -31,6 +31,11 @@ T5_TOKENS, T5_XXL = 128, 1.19
 # Qwen2-VL-7B on a picture of 512 x 512: 1,296 patches through 0.68 B weights, then 324 picture
 # tokens, about 250 of question and 120 of answer through 7.1 B.
 QWEN_7B, QWEN_PIXELS = 11.6, 512 * 512
+VISION = {  # weights
+    "facebook/dinov2-small": 22e6,
+    "facebook/dinov2-base": 86e6,
+    "facebook/dinov2-large": 304e6,
+}
 CLIP_L = 0.16  # ViT-L/14 at 224 px
 SHAPES_FOLDER = "models/shapes/"
 
@@ -117,10 +122,15 @@ def judge_tflop(judge: JudgeConfig) -> float | None:
     return None
 
 
-def text_tflop(features: FeaturesConfig) -> float | None:
-    """A caption at its full length."""
+def text_tflop(features: FeaturesConfig, tokens: float | None = None) -> float | None:
+    """A caption of so many tokens; None: at its full length, padding and all."""
     known = features.text_encoder in ("google/flan-t5-xxl", "google/t5-v1_1-xxl")
-    return T5_XXL * features.text_length / T5_TOKENS if known else None
+    return T5_XXL * (tokens or features.text_length) / T5_TOKENS if known else None
+
+
+def vision_tflop(encoder: str, tokens: int) -> float | None:
+    """A picture of so many patches."""
+    return 2 * VISION[encoder] * tokens / 1e12 if encoder in VISION else None
 
 
 def encode_tflop(features: FeaturesConfig, size: int) -> float | None:

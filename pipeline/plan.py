@@ -188,7 +188,7 @@ def build_plan(
         device=device_of(config),
         devices=config.plan.devices,
         lines=lines,
-        unknown=(*rows.unknown, *_uncounted(lines)),
+        unknown=(*rows.unknown, *_uncounted(lines), *_rewriting(config)),
         cautions=tuple(preflight.cautions(config, list(work))),
         missing=shared,
         shares=rows.shares,
@@ -234,6 +234,13 @@ def _uncounted(lines: Sequence[Line]) -> list[str]:
                 text = f"{line.stage}: the work of `{effort.work}` is {effort.told}"
                 found.setdefault(effort.work, text)
     return list(found.values())
+
+
+def _rewriting(config: RunConfig) -> list[str]:
+    if config.captions.rewriter is None:
+        return []
+    model = config.captions.rewriter.model
+    return [f"captions: the time of the rewriter {model} is not reckoned"]
 
 
 def _left(effort: Effort, share: float) -> float | None:

@@ -37,7 +37,7 @@ def test_the_page_says_what_a_run_must_know_before_it_is_paid(full: Plan) -> Non
         "- features: stabilityai/stable-diffusion-3.5-large: Stability-Community (free",
         r"- features.text\_encoder: get\_it \| with \[hf\]",
         "204,800,000 seen at 256 px",
-        "at least 69.7 days".replace(" ", SPACE),
+        "at least 69.6 days".replace(" ", SPACE),
         "88 A100-days (4,224 USD at this price)",
         "data:image/svg+xml;base64,",
     ):
