@@ -190,9 +190,9 @@ def _comparisons(config: RunConfig, texts: float | None) -> int:
     values = config.preferences
     if values is None:
         return 0
-    # The best and the worst of a caption are one comparison, the teacher's with each sample one.
-    each = {"teacher_over_student": values.samples_per_caption, "best_over_worst": 1}
-    return _subjects(config, texts) * sum(each[kind] for kind in values.pairs)
+    # The teacher's picture is compared with each sample; otherwise a caption is one comparison.
+    each = {"teacher_over_student": values.samples_per_caption}
+    return _subjects(config, texts) * sum(each.get(kind, 1) for kind in values.pairs)
 
 
 def _subjects(config: RunConfig, texts: float | None) -> int:
