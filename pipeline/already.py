@@ -15,6 +15,7 @@ from pipeline import alignment, captions, preflight, student
 from pipeline.config import RunConfig
 from pipeline.description import RECORD, Description, description_folder
 from pipeline.expected import Counted
+from pipeline.spending import spent_on
 from pipeline.tables import Manifest
 from pipeline.upstream import STAGES
 
@@ -30,6 +31,7 @@ class There:
     of: int = 0  # all that there will be; 0: not known before its upstream is made
     phases: tuple[float, ...] = ()  # of a training, the share done of each phase
     counted: Counted | None = None
+    spent: float | None = None  # device-seconds on the part that is there, where written down
 
     @property
     def whole(self) -> bool:
@@ -76,16 +78,23 @@ def _partly(config: RunConfig, stage: Any, upstream: Mapping[str, Manifest]) -> 
         return _trained(config, stage, upstream)
     if stage.STAGE == captions.STAGE:  # its plan is its work: everything is read for it
         return There()
-    files = {path.stem for path in Path(config.root).glob("tables/*/data/*.lance")}
+    root = Path(config.root)
+    files = {
+        path.stem: f"{path.parent.parent.stem}/{path.stem}"
+        for path in root.glob("tables/*/data/*.lance")
+    }
     if not files:
         return There()
     works = stage.plan(config, upstream)
-    rows = sum(work.rows for work in works if work.name.rpartition(":")[2] in files)
-    return There(rows=rows, of=sum(work.rows for work in works))
+    made = {work.name.rpartition(":")[2]: work.rows for work in works}
+    made = {files[name]: rows for name, rows in made.items() if name in files}
+    spent = spent_on(root, stage.STAGE, set(made))
+    return There(rows=sum(made.values()), of=sum(work.rows for work in works), spent=spent)
 
 
 def _trained(config: RunConfig, stage: Any, upstream: Mapping[str, Manifest]) -> There:
-    place = stage.folder(config, upstream).path
+    folder = stage.folder(config, upstream)
+    place, spent = folder.path, spent_on(folder.root, stage.STAGE, {folder.relative})
     if stage.STAGE == alignment.STAGE:
         assert config.dpo is not None
         steps = [(_newest(place), config.dpo.steps)]
@@ -96,7 +105,7 @@ def _trained(config: RunConfig, stage: Any, upstream: Mapping[str, Manifest]) ->
             for index, phase in enumerate(config.student.phases)
         ]
     done, total = (sum(each) for each in zip(*steps, strict=True))
-    return There(rows=done, of=total, phases=tuple(done / of for done, of in steps))
+    return There(rows=done, of=total, phases=tuple(done / of for done, of in steps), spent=spent)
 
 
 def _newest(folder: Path) -> int:

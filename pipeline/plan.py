@@ -40,25 +40,40 @@ class Line:
     missing: tuple[str, ...]
 
     @property
+    def reckoned(self) -> float | None:
+        """Seconds of one device by the rates, as if nothing were there."""
+        return _sum([effort.seconds for effort in self.efforts])
+
+    @property
+    def done(self) -> float:
+        """The share of the work that is there."""
+        if self.reckoned and len(self.there.phases) > 1 and not self.there.whole:
+            parts = zip(*self._by_phase(), strict=True)
+            return sum((effort.seconds or 0.0) * share for effort, share in parts) / self.reckoned
+        return self.there.share
+
+    @property
+    def measured(self) -> bool:
+        """Is the time of the rest what the part that is there took, whatever the rates say?"""
+        return not self.there.whole and bool(self.there.spent) and self.done > 0
+
+    @property
     def whole_seconds(self) -> float | None:
         """Of one device, as if nothing were there."""
-        return _sum([effort.seconds for effort in self.efforts])
+        return (self.there.spent or 0.0) / self.done if self.measured else self.reckoned
 
     @property
     def seconds(self) -> float | None:
         """Of one device, for what is left to make."""
         if self.there.whole:
             return 0.0
-        if self.there.phases and len(self.there.phases) > 1:
-            return _sum([_left(e, share) for e, share in zip(*self._by_phase(), strict=True)])
-        whole = self.whole_seconds
-        return None if whole is None else whole * (1 - self.there.share)
+        return None if self.whole_seconds is None else self.whole_seconds * (1 - self.done)
 
     @property
     def bytes_left(self) -> float | None:
         if self.there.whole:
             return 0.0
-        return None if self.bytes is None else self.bytes * (1 - self.there.share)
+        return None if self.bytes is None else self.bytes * (1 - self.done)
 
     def _by_phase(self) -> tuple[Sequence[Effort], Sequence[float]]:
         """Efforts of a training, and the share that is done of the phase that each belongs to."""
@@ -230,7 +245,7 @@ def _uncounted(lines: Sequence[Line]) -> list[str]:
     found: dict[str, str] = {}
     for line in lines:
         for effort in line.efforts:
-            if effort.pieces is not None and effort.seconds is None:
+            if effort.pieces is not None and effort.seconds is None and not line.measured:
                 text = f"{line.stage}: the work of `{effort.work}` is {effort.told}"
                 found.setdefault(effort.work, text)
     return list(found.values())
@@ -241,10 +256,6 @@ def _rewriting(config: RunConfig) -> list[str]:
         return []
     model = config.captions.rewriter.model
     return [f"captions: the time of the rewriter {model} is not reckoned"]
-
-
-def _left(effort: Effort, share: float) -> float | None:
-    return None if effort.seconds is None else effort.seconds * (1 - share)
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

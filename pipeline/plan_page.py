@@ -128,6 +128,16 @@ def reckoning_grid(plan: Plan) -> Grid:
         for line in plan.lines
         for effort in line.efforts
     )
+    rows += tuple(
+        (
+            line.stage,
+            f"the part that is there, {share(line.done)} of the work",
+            duration(line.there.spent or 0.0),
+            "measured: this run, and so is the rest",
+        )
+        for line in plan.lines
+        if line.measured
+    )
     return Grid("How the time is reckoned", ("stage", "work", "of one device", "from"), rows)
 
 

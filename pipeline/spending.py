@@ -72,13 +72,23 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def device_seconds(root: Path, manifest: Manifest) -> float | None:
     """What a stage's manifest cost when it was made; None where nothing was written down."""
-    names = names_of(manifest)
-    found = [
-        line["seconds"] * line["devices"]
-        for line in lines(path_of(root, manifest.stage))
-        if not names.isdisjoint(line["what"])
-    ]
-    return sum(found) if found else None
+    found = _charged(root, manifest.stage, names_of(manifest))
+    return _sum(found) if found else None
+
+
+def spent_on(root: Path, stage: str, names: set[str]) -> float | None:
+    """Device-seconds of all these; None unless each of them was written down."""
+    found = _charged(root, stage, names)
+    written = {name for line in found for name in line["what"]}
+    return _sum(found) if names and names <= written else None
+
+
+def _charged(root: Path, stage: str, names: set[str]) -> list[dict[str, Any]]:
+    return [line for line in lines(path_of(root, stage)) if not names.isdisjoint(line["what"])]
+
+
+def _sum(found: Iterable[dict[str, Any]]) -> float:
+    return float(sum(line["seconds"] * line["devices"] for line in found))
 
 
 def names_of(manifest: Manifest) -> set[str]:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import alignment, images, student
+from pipeline import alignment, captions, images, student
 from pipeline.already import already
 from pipeline.description import description_folder
 from pipeline.plan import plan_of
+from pipeline.spending import Meter, shard_name
 
 
 def test_nothing_is_there_of_a_new_run(debug_run):
@@ -38,15 +39,29 @@ def test_shards_of_a_stage_that_was_interrupted_are_counted(debug_run, walk):
     images.make(config, upstream, works[0], lambda rows: None)
     there = already(config)["images"]
     assert (there.rows, there.of) == (works[0].rows, sum(work.rows for work in works))
+    assert there.spent is None  # nobody wrote it down
     line = plan_of(config).line("images")
-    assert line.seconds == pytest.approx((line.whole_seconds or 0) * (1 - there.share))
+    assert line.seconds == pytest.approx((line.reckoned or 0) * (1 - there.share))
+
+
+def test_what_the_part_that_is_there_took_is_found(debug_run, walk):
+    config = debug_run()
+    upstream = walk(config, "captions")
+    works = images.plan(config, upstream)
+    for number, work in enumerate(works[:2]):
+        (shard,) = images.make(config, upstream, work, lambda rows: None)
+        if number == 0:
+            name = shard_name(shard)
+            Meter(Path(config.root), "images", 1, iter([0, 7]).__next__).charge([name])
+            assert already(config)["images"].spent == 7
+    assert already(config)["images"].spent is None  # of one of the two
 
 
 def test_more_captions_reuse_the_pictures_of_the_others(debug_run, walk, make):
     walk(debug_run(), "images")
     more = debug_run({"captions.sources.0.num_captions": 90})
-    captions, _ = make(__import__("pipeline.captions", fromlist=["find"]), more, {})
-    works = images.plan(more, {"captions": captions})
+    harvested, _ = make(captions, more, {})
+    works = images.plan(more, {"captions": harvested})
     there = already(more)["images"]
     assert 0 < there.rows < there.of == sum(work.rows for work in works)
 
@@ -58,8 +73,11 @@ def test_a_training_goes_on_from_its_newest_state(debug_run, walk, train):
     folder.mkdir(parents=True)
     for step in (2, 6):
         (folder / f"state-{step:09d}.pt").touch()
+    relative = student.folder(config, upstream).relative
+    Meter(Path(config.root), "student", 2, iter([0, 30]).__next__).charge([relative])
     there = already(config)["student"]
-    assert (there.rows, there.of, there.phases) == (6, 8, (0.75,))
+    assert (there.rows, there.of, there.phases, there.spent) == (6, 8, (0.75,), 60)
+    assert plan_of(config).line("student").seconds == pytest.approx(20)
     upstream["student"] = train(config, upstream)
     assert already(config)["student"].whole
     assert not already(config)["preferences"].whole

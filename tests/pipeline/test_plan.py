@@ -136,6 +136,17 @@ def test_of_a_training_each_phase_has_its_own_rest(measured_tiny: RunConfig) -> 
     assert line.seconds == pytest.approx(sum(seconds[2:4]) / 2 + sum(seconds[4:]))
 
 
+def test_the_rest_takes_what_the_part_that_is_there_took(small: RunConfig) -> None:
+    """A quarter took 100 s, though the rates say 15 s: three quarters will take 300 s."""
+    plan = build_plan(small, {"images": There(rows=150, of=600, spent=100.0)})
+    line = plan.line("images")
+    assert (line.seconds, line.whole_seconds, line.reckoned) == pytest.approx((300, 400, 60))
+    other = load_run("full", {"images.teacher.repository": "Qwen/Qwen-Image"})
+    plan = build_plan(other, {"images": There(rows=1, of=1000, spent=3600.0)})
+    assert plan.line("images").seconds == pytest.approx(999 * 3600)
+    assert "draw" not in " ".join(plan.unknown)
+
+
 VALUES = {
     "captions.sources.0.num_captions": st.integers(1, 10**7),
     "images.seeds_per_caption": st.integers(1, 8),
