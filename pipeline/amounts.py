@@ -15,6 +15,7 @@ class Unit:
 
     name: str
     size: float
+    short: str = ""
 
     def cell(self, value: float | None) -> str:
         """Three figures that count, no digits beyond them."""
@@ -24,8 +25,8 @@ class Unit:
 def time_unit(seconds: float) -> Unit:
     """Hours, or less where all of it is less than some."""
     if seconds >= 3 * 3600:
-        return Unit("hours", 3600)
-    return Unit("minutes", 60) if seconds >= 3 * 60 else Unit("seconds", 1)
+        return Unit("hours", 3600, "h")
+    return Unit("minutes", 60, "min") if seconds >= 3 * 60 else Unit("seconds", 1, "s")
 
 
 def byte_unit(total: float) -> Unit:

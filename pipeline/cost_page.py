@@ -20,8 +20,9 @@ def markdown(costs: Costs) -> str:
         f"# Cost of the run {costs.run}",
         one_line(*headline(costs, "**")),
         f"![planned and spent](data:image/svg+xml;base64,{svg})",
-        table(ledger_grid(costs)),
+        table(money_grid(costs)),
         f"*{legend(costs)}*",
+        "### Rows and bytes\n\n" + table(rows_grid(costs)),
         beside_paper(costs, "**"),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -51,9 +52,15 @@ def legend(costs: Costs) -> str:
 
 def ledger_grid(costs: Costs) -> Grid:
     """A line a stage and their sum: rows, bytes, time and money, planned and spent."""
-    time = time_unit(max(costs.planned, costs.seconds, costs.now))
-    total_bytes = sum(line.bytes for line in costs.lines)
-    room = byte_unit(total_bytes)
+    left, right = rows_grid(costs), money_grid(costs)
+    rows = (a + b[1:] for a, b in zip(left.rows, right.rows, strict=True))
+    return Grid("Cost", left.header + right.header[1:], tuple(rows))
+
+
+def rows_grid(costs: Costs) -> Grid:
+    """Rows and bytes of each stage, planned and as they are."""
+    total = sum(line.bytes for line in costs.lines)
+    room = byte_unit(total)
     rows = [
         (
             line.stage,
@@ -61,25 +68,27 @@ def ledger_grid(costs: Costs) -> Grid:
             count(line.rows),
             room.cell(line.planned_bytes),
             room.cell(line.bytes),
-            time.cell(line.planned_seconds),
-            time.cell(line.seconds),
-            time.cell(line.now),
-            money(costs.money(line.seconds)),
-            money(costs.money(line.now)),
         )
         for line in costs.lines
     ]
-    planned_bytes = sum(line.planned_bytes or 0.0 for line in costs.lines)
-    times = (time.cell(each) for each in (costs.planned, costs.seconds, costs.now))
-    paid = (money(costs.money(each)) for each in (costs.seconds, costs.now))
-    rows.append(("all", "", "", room.cell(planned_bytes), room.cell(total_bytes), *times, *paid))  # type: ignore[arg-type]
-    currency = costs.device.currency
-    header = (
-        *("stage", "rows planned", "rows", f"{room.name} planned", f"{room.name} on disk"),
-        *(f"{time.name} planned", f"{time.name} spent", f"{time.name} now"),
-        *(f"{currency} spent", f"{currency} now"),
+    planned = sum(line.planned_bytes or 0.0 for line in costs.lines)
+    rows.append(("all", "", "", room.cell(planned), room.cell(total)))
+    header = ("stage", "rows planned", "rows", f"{room.name} planned", f"{room.name} on disk")
+    return Grid("Rows and bytes", header, tuple(rows))
+
+
+def money_grid(costs: Costs) -> Grid:
+    """Time and money of each stage: planned, when it was made, in this run."""
+    time, currency = time_unit(max(costs.planned, costs.seconds, costs.now)), costs.device.currency
+    figures = [(each.stage, each.planned_seconds, each.seconds, each.now) for each in costs.lines]
+    figures.append(("all", costs.planned, costs.seconds, costs.now))
+    rows = tuple(
+        (stage, *map(time.cell, seconds), *(money(costs.money(each)) for each in seconds))
+        for stage, *seconds in figures
     )
-    return Grid("Cost", header, tuple(rows))
+    times = (f"{time.short} {when}" for when in ("planned", "spent", "now"))
+    paid = (f"{currency} {when}" for when in ("planned", "spent", "now"))
+    return Grid("Time and money", ("stage", *times, *paid), rows)
 
 
 def beside_paper(costs: Costs, mark: str = "") -> str:

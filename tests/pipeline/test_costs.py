@@ -70,10 +70,10 @@ def test_the_rounds_of_a_stage_are_one_line(run: RunConfig) -> None:
 def test_the_table_shows_planned_spent_and_now(run: RunConfig) -> None:
     grid = ledger_grid(costs(run, student=Timing(80, 0, 720)))
     rows = {row[0]: dict(zip(grid.header, row, strict=True)) for row in grid.rows}
-    assert rows["student"]["minutes spent"] == rows["student"]["minutes now"] == "24.0"
+    assert rows["student"]["min spent"] == rows["student"]["min now"] == "24.0"
     assert rows["student"]["USD spent"] == "4.00"
-    assert rows["images"]["minutes now"] == "0"
-    assert rows["dpo"]["minutes spent"] == "?"
+    assert rows["images"]["min now"] == "0"
+    assert rows["dpo"]["min spent"] == "?"
     assert rows["all"]["USD now"] == "4.00"
 
 
