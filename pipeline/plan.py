@@ -10,7 +10,7 @@ Hours are those of one device, so that twice the devices cost the same and take 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline import preflight
@@ -172,7 +172,19 @@ def plan_of(config: RunConfig) -> Plan:
     """The plan of a run on this machine, with what its root holds."""
     names = [name for name in preflight.SECTIONS if preflight.configured(config, name)]
     lacking = {name: preflight.missing(config, [name]) for name in names}
-    return build_plan(config, already(config), lacking)
+    plan = build_plan(config, already(config), lacking)
+    return replace(plan, missing=(*plan.missing, *disk_missing(plan, config.root)))
+
+
+def disk_missing(plan: Plan, root: str) -> list[str]:
+    """A sentence where what is still to be written is more than the disk holds."""
+    free = preflight.free_bytes(root)
+    if plan.bytes <= free:
+        return []
+    return [
+        f"disk: {plan.bytes / 1e9:,.0f} GB are still to be written and {free / 1e9:,.0f} GB are "
+        f"free at {root}"
+    ]
 
 
 def build_plan(

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import preflight
 from pipeline.already import There
 from pipeline.config import RunConfig, load_run
 from pipeline.expected import Counted
-from pipeline.plan import Plan, a100_days, build_plan, paper_seconds, plan_of
+from pipeline.plan import Plan, a100_days, build_plan, disk_missing, paper_seconds, plan_of
 from pipeline.tables import Manifest
 
 RATES = {
@@ -195,6 +196,18 @@ def test_a_plan_needs_no_gpu_and_says_what_is_missing() -> None:
     text = " ".join([*plan.missing, *(each for line in plan.lines for each in line.missing)])
     for word in ("FLUX.1-schnell", "flan-t5-xxl", "stable-diffusion-3.5-large", "8001"):
         assert word in text
+
+
+def test_a_disk_that_is_too_small_is_named(
+    small: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = build_plan(small)
+    monkeypatch.setattr(preflight, "free_bytes", lambda root: int(plan.bytes) + 1)
+    assert disk_missing(plan, "somewhere") == []
+    monkeypatch.setattr(preflight, "free_bytes", lambda root: int(plan.bytes) - 1)
+    (sentence,) = disk_missing(plan, "somewhere")
+    assert "GB are still to be written" in sentence
+    assert sentence.endswith("free at somewhere")
 
 
 def test_the_papers_days_at_the_same_share_of_another_peak(small: RunConfig) -> None:
