@@ -69,7 +69,7 @@ def report(config: RunConfig, handed: dict[str, Handed], planned: Plan) -> None:
     }
     scores = evaluation.scores(config, manifests["evaluate"]) if "evaluate" in manifests else None
     costs = costs_of(config, planned, manifests, descriptions, timings)
-    page = write_report(config, manifests, descriptions, timings, scores, costs)
+    page = write_report(config, manifests, descriptions, timings, scores, costs=costs)
     told = build_report(config.name, manifests, descriptions, timings, scores, note=config.note)
     text = f"{markdown(told, descriptions)}\nEverything on one page: `{page.resolve()}`\n"
     create_markdown_artifact(text, key=f"{config.name}-report", description="the run's report")

@@ -11,6 +11,7 @@ Hours are those of one device, so that twice the devices cost the same and take 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pipeline import preflight
@@ -178,7 +179,7 @@ def plan_of(config: RunConfig) -> Plan:
 
 def disk_missing(plan: Plan, root: str) -> list[str]:
     """A sentence where what is still to be written is more than the disk holds."""
-    free = preflight.free_bytes(root)
+    free = preflight.free_bytes(Path(root))
     if plan.bytes <= free:
         return []
     return [

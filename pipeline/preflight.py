@@ -90,15 +90,15 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
     if "evaluate" in stages and config.evaluation:
         for evaluator in config.evaluation.evaluators:
             lacking += evaluators.missing(evaluator)
-    free = free_bytes(config.root) / 2**30
+    free = free_bytes(Path(config.root)) / 2**30
     if free < MIN_FREE_GIB:
         lacking.append(f"disk: {free:.1f} GiB free at {config.root}, {MIN_FREE_GIB} GiB needed")
     return lacking
 
 
-def free_bytes(root: str) -> int:
+def free_bytes(root: Path) -> int:
     """Of the disk that the root lies on, or will lie on."""
-    return shutil.disk_usage(_existing(Path(root))).free
+    return shutil.disk_usage(_existing(root)).free
 
 
 def has_gpu() -> bool:

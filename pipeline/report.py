@@ -85,6 +85,7 @@ def write_report(
     descriptions: Mapping[str, Description],
     timings: Mapping[str, Timing],
     scores: Scores | None = None,
+    *,
     costs: "Costs | None" = None,
 ) -> Path:
     """Write the three files and return report.html's path; the others lie beside it."""
