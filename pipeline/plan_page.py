@@ -8,7 +8,7 @@ import base64
 
 from pipeline.amounts import byte_unit, count, duration, money, share, time_unit
 from pipeline.description import SPACE, Grid, escaped, one_line, table
-from pipeline.plan import Line, Plan, paper_seconds
+from pipeline.plan import STUDENT_STAGES, Line, Plan, paper_seconds
 from pipeline.rates import PAPER_DEVICE_DAYS, PlanDevice
 
 LEAST_PEAK = 50.0  # TFLOP/s: the paper's training at the price of a smaller device says nothing
@@ -156,11 +156,13 @@ def beside_paper(plan: Plan) -> str:
     if not days:
         return ""
     paper, priced = paper_seconds(plan.device), ""
+    stages = [line for line in plan.lines if line.stage in STUDENT_STAGES]
+    least = "at least " if any(line.whole_seconds is None for line in stages) else ""
     if plan.device.peak_tflops >= LEAST_PEAK:
         priced = f" ({money(plan.money(paper))} {plan.device.currency} at this price)"
     return (
         f"The paper gives {PAPER_DEVICE_DAYS:g} A100-days{priced}, without its teacher's "
-        f"pictures. Student, preferences and dpo of this plan are **{duration(86_400 * days)} of "
+        f"pictures. Student, preferences and dpo of this plan are {least}**{duration(86_400 * days)} of "
         f"an A100** at the same share of its peak, {share(days / PAPER_DEVICE_DAYS)} of that."
     )
 

@@ -70,4 +70,6 @@ def test_a_stage_that_is_there_is_shown_so() -> None:
 
 def test_a_run_without_a_student_is_beside_no_paper() -> None:
     assert beside_paper(build_plan(load_run("real"))) == ""
+    unknown = build_plan(load_run("full", {"features.autoencoder": "some/other"}))
+    assert "are at least **" in beside_paper(unknown)
     assert "one part in" in beside_paper(build_plan(load_run("tiny")))
