@@ -1,7 +1,7 @@
 """What each stage does, piece by piece, and how long one device takes for it.
 
 In:    a `RunConfig` and the rows that its stages are expected to have.
-Out:   `Effort`s by stage; bytes by stage. What nothing tells is None.
+Out:   `Effort`s by stage.
 Rerun: a pure function.
 
 The student's own work is counted from its values (`lightgen_model/flops.py`); that of other models
@@ -10,126 +10,20 @@ forward pass: it is paid for, so it is work here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lightgen_model.flops import forward_flops, sampling_flops
 from lightgen_model.unmasking import expected_ratio
 from pipeline import known_models
-from pipeline.amounts import figure
 from pipeline.checkpoints import CURVE_PROMPTS
-from pipeline.config import (
-    EvaluationConfig,
-    PicturesTeacher,
-    RunConfig,
-    SamplingConfig,
-    ShapesEvaluator,
-    ShapesJudge,
-    ShapesTeacher,
-    TrainingPhase,
-)
+from pipeline.config import EvaluationConfig, RunConfig, SamplingConfig, TrainingPhase
 from pipeline.expected import TASKS, Expected, encoded, prompts_of
-from pipeline.rates import DEVICES, ON_CPU, ON_CUDA, PICTURES, SHAPES, PlanDevice, Rate, Work
 from pipeline.storage import Means
-
-
-@dataclass(frozen=True)
-class Effort:
-    """Equal pieces of one kind of work."""
-
-    what: str
-    work: Work
-    pieces: float | None
-    rate: Rate
-    device: PlanDevice
-    tflop: float | None = None  # of a piece, where it is counted
-    size: int | None = None  # pixels along a side, where pieces are pictures
-
-    @property
-    def each(self) -> float | None:
-        """TFLOP of a piece: the rate's own where the run states it."""
-        return self.tflop if self.rate.tflop is None else self.rate.tflop * self._scale
-
-    @property
-    def seconds(self) -> float | None:
-        """Of one device; None where the number of pieces or their work is not known."""
-        if self.pieces == 0:
-            return 0.0
-        if self.pieces is None:
-            return None
-        if self.rate.per_second is not None:
-            return self.pieces * self._scale / self.rate.per_second
-        if self.each is None:
-            return None
-        assert self.rate.mfu is not None
-        return self.pieces * self.each / (self.device.peak_tflops * self.rate.mfu)
-
-    @property
-    def _scale(self) -> float:
-        """Of a picture of another size than the rate was stated for."""
-        if self.size is None or self.rate.at_px is None:
-            return 1.0
-        return (self.size / self.rate.at_px) ** 2
-
-    @property
-    def source(self) -> str:
-        """Where the figures come from."""
-        if self.rate.mfu is None or self.each is None:
-            return self.rate.source
-        counted = "work and share" if self.rate.tflop else "counted; share"
-        return f"{counted} {self.rate.source}"
-
-    @property
-    def told(self) -> str:
-        """`80 TFLOP at 40 % of its peak` or `3,800 a second`."""
-        if self.rate.per_second is not None:
-            return f"{figure(self.rate.per_second)} a second"
-        if self.each is None:
-            return f"not counted: state plan.rates.{self.work}"
-        return f"{_flop(self.each)} at {self.rate.mfu:.0%} of its peak"
-
-
-def _flop(tflop: float) -> str:
-    return f"{tflop:,.3g} TFLOP" if tflop >= 0.1 else f"{1000 * tflop:,.3g} GFLOP"
-
-
-def device_of(config: RunConfig) -> PlanDevice:
-    return config.plan.device or DEVICES[config.device]
-
-
-def rate_of(config: RunConfig, work: Work) -> Rate:
-    """The run's own rate, else the default of its device and of what does the work."""
-    if work in config.plan.rates:
-        return config.plan.rates[work]
-    if work == "draw" and config.images and isinstance(config.images.teacher, PicturesTeacher):
-        return PICTURES
-    if _does_shapes(config, work):
-        return SHAPES[work]
-    return (ON_CPU if config.device == "cpu" else ON_CUDA)[work]
-
-
-def _does_shapes(config: RunConfig, work: Work) -> bool:
-    """Is this work the embedded world's, whose rates were measured?"""
-    features = config.features
-    match work:
-        case "draw":
-            images = config.images
-            return images is not None and isinstance(images.teacher, ShapesTeacher)
-        case "judge":
-            verdicts = config.verdicts
-            return verdicts is not None and isinstance(verdicts.judge, ShapesJudge)
-        case "text":
-            return features is not None and known_models.of_shapes(features.text_encoder)
-        case "latents" | "decode":
-            return features is not None and known_models.of_shapes(features.autoencoder)
-        case "score":
-            given = config.evaluation.evaluators if config.evaluation else ()
-            return all(isinstance(each, ShapesEvaluator) for each in given)
-    return False
+from pipeline.work import Effort, effort_of
 
 
 def efforts(config: RunConfig, rows: Expected) -> dict[str, tuple[Effort, ...]]:
     """By stage, of the stages that the run has."""
-    screened = _effort(config, "screened", "screen", rows.captions)
+    screened = effort_of(config, "screened", "screen", rows.captions)
     found: dict[str, tuple[Effort, ...]] = {"captions": (screened,)}
     if config.images:
         found["images"] = _drawing(config, rows)
@@ -146,17 +40,6 @@ def efforts(config: RunConfig, rows: Expected) -> dict[str, tuple[Effort, ...]]:
     if config.evaluation:
         found["evaluate"] = _measuring(config, rows)
     return found
-
-
-def _effort(
-    config: RunConfig,
-    what: str,
-    work: Work,
-    pieces: float | None,
-    tflop: float | None = None,
-    size: int | None = None,
-) -> Effort:
-    return Effort(what, work, pieces, rate_of(config, work), device_of(config), tflop, size)
 
 
 def _total(by_size: Mapping[int, float] | None) -> float | None:
@@ -185,7 +68,7 @@ def _drawing(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:
 def _judging(config: RunConfig, pictures: float | None) -> Effort:
     assert config.verdicts is not None
     tflop = known_models.judge_tflop(config.verdicts.judge)
-    return _effort(config, "judged", "judge", pictures, tflop)
+    return effort_of(config, "judged", "judge", pictures, tflop)
 
 
 def _encoding(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:
@@ -194,16 +77,16 @@ def _encoding(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:
     # Beside others of about its length a caption carries next to no padding.
     tokens = Means().caption_tokens(config) if values.text_padding == "longest" else None
     tflop = known_models.text_tflop(values, tokens)
-    found = [_effort(config, "captions encoded", "text", rows.texts, tflop)]
+    found = [effort_of(config, "captions encoded", "text", rows.texts, tflop)]
     for size in values.image_sizes:
         number = None if rows.accepted is None else encoded(config, rows.accepted, size)
         tflop = known_models.encode_tflop(values, size)
-        found.append(_effort(config, f"encoded at {size} px", "latents", number, tflop, size))
+        found.append(effort_of(config, f"encoded at {size} px", "latents", number, tflop, size))
         if values.alignment_encoder and config.student:
             patches = config.student.model.grid(size) ** 2
             tflop = known_models.vision_tflop(values.alignment_encoder, patches)
             what = f"seen by the vision model at {size} px"
-            found.append(_effort(config, what, "latents", number, tflop, size))
+            found.append(effort_of(config, what, "latents", number, tflop, size))
     return tuple(found)
 
 
@@ -236,7 +119,7 @@ def _training(config: RunConfig) -> tuple[Effort, ...]:
             phase.steps * phase.batch_size,
             passes * forward_tflop(config, phase.image_size),
         )
-        found.append(_effort(config, f"seen at {phase.image_size} px", "train", seen, work))
+        found.append(effort_of(config, f"seen at {phase.image_size} px", "train", seen, work))
         if config.evaluation:
             found.append(_looking(config, config.evaluation, index, phase))
     return tuple(found)
@@ -251,7 +134,7 @@ def _looking(
     prompts = prompts_of(evaluation.evaluators[0])
     shown = None if prompts is None else looks * min(prompts, TASKS * CURVE_PROMPTS)
     tflop = sample_tflop(config, phase.image_size, evaluation.sampling)
-    return _effort(config, f"looked at, {phase.image_size} px", "sample", shown, tflop)
+    return effort_of(config, f"looked at, {phase.image_size} px", "sample", shown, tflop)
 
 
 def _comparing(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:
@@ -261,7 +144,7 @@ def _comparing(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:
     encode = known_models.encode_tflop(features, size)
     return (
         *_drawn(config, rows.samples, size, values.sampling),
-        _effort(config, "encoded again", "latents", rows.samples, encode, size),
+        effort_of(config, "encoded again", "latents", rows.samples, encode, size),
         _judging(config, rows.samples),
     )
 
@@ -275,9 +158,9 @@ def _drawn(
     text, pixels = known_models.text_tflop(features), known_models.decode_tflop(features, size)
     work = sample_tflop(config, size, sampling)
     return (
-        _effort(config, "captions encoded", "text", pictures, text),
-        _effort(config, f"sampled at {size} px", "sample", pictures, work),
-        _effort(config, "decoded", "decode", pictures, pixels, size),
+        effort_of(config, "captions encoded", "text", pictures, text),
+        effort_of(config, f"sampled at {size} px", "sample", pictures, work),
+        effort_of(config, "decoded", "decode", pictures, pixels, size),
     )
 
 
@@ -286,7 +169,7 @@ def _aligning(config: RunConfig) -> tuple[Effort, ...]:
     # Winner and loser each: the policy's passes, and one forward pass of the reference.
     passes = 2 * (5 if config.dpo.checkpoint_activations else 4)
     work = passes * forward_tflop(config, config.preferences.image_size)
-    return (_effort(config, "pairs", "align", config.dpo.steps * config.dpo.batch_size, work),)
+    return (effort_of(config, "pairs", "align", config.dpo.steps * config.dpo.batch_size, work),)
 
 
 def _measuring(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:
@@ -294,5 +177,5 @@ def _measuring(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:
     assert values is not None
     return (
         *_drawn(config, rows.scored, values.image_size, values.sampling),
-        _effort(config, "scored", "score", rows.scored),
+        effort_of(config, "scored", "score", rows.scored),
     )

@@ -17,12 +17,13 @@ from typing import Any
 from pipeline import preflight
 from pipeline.already import There, already
 from pipeline.config import RunConfig
-from pipeline.efforts import Effort, device_of, efforts
+from pipeline.efforts import efforts
 from pipeline.expected import Counted, Expected, expected
 from pipeline.known_models import Licence
 from pipeline.licences import licences
 from pipeline.rates import A100_TFLOPS, PAPER_DEVICE_DAYS, PlanDevice
 from pipeline.room import expected_bytes
+from pipeline.work import Effort, device_of
 
 STUDENT_STAGES = ("student", "preferences", "dpo")  # what the paper's figure is said to be for
 

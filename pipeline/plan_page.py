@@ -162,8 +162,8 @@ def beside_paper(plan: Plan) -> str:
         priced = f" ({money(plan.money(paper))} {plan.device.currency} at this price)"
     return (
         f"The paper gives {PAPER_DEVICE_DAYS:g} A100-days{priced}, without its teacher's "
-        f"pictures. Student, preferences and dpo of this plan are {least}**{duration(86_400 * days)} of "
-        f"an A100** at the same share of its peak, {share(days / PAPER_DEVICE_DAYS)} of that."
+        f"pictures. Student, preferences and dpo of this plan are {least}"
+        f"**{duration(86_400 * days)} of an A100** at the same share of its peak, {share(days / PAPER_DEVICE_DAYS)} of that."
     )
 
 
