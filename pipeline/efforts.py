@@ -53,7 +53,7 @@ def _drawing(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:
     assert config.images is not None
     teacher = config.images.teacher
     return tuple(
-        _effort(
+        effort_of(
             config,
             f"drawn at {size} px",
             "draw",

@@ -163,7 +163,8 @@ def beside_paper(plan: Plan) -> str:
     return (
         f"The paper gives {PAPER_DEVICE_DAYS:g} A100-days{priced}, without its teacher's "
         f"pictures. Student, preferences and dpo of this plan are {least}"
-        f"**{duration(86_400 * days)} of an A100** at the same share of its peak, {share(days / PAPER_DEVICE_DAYS)} of that."
+        f"**{duration(86_400 * days)} of an A100** at the same share of its peak, "
+        f"{share(days / PAPER_DEVICE_DAYS)} of that."
     )
 
 
