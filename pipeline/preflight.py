@@ -6,7 +6,6 @@ Rerun: looks again; nothing is kept. No model library is loaded to find out.
 """
 
 import logging
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from pipeline import captions, evaluators, judges, teachers
 from pipeline.config import CaptionsConfig, EncoderEmbedding, FeaturesConfig, RunConfig
 from pipeline.disk import DiskRefused, free_bytes, unwritable
+from pipeline.encoder_configs import hub_cache, misfits, snapshot_of
 
 # The section of a run's values that each stage reads, in the order of the data.
 SECTIONS = {
@@ -88,11 +88,15 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
         lacking += teachers.missing(config.images.teacher, config.images.accept_licence)
     if "verdicts" in stages and config.verdicts:
         lacking += judges.missing(config.verdicts.judge)
+        if config.verdicts.clip:
+            lacking += judges.missing(config.verdicts.clip, "verdicts.clip")
     start = config.student.start if config.student and "student" in stages else None
     if start and not (Path(start) / "config.json").is_file():
         lacking.append(f"student.start: {start} is no checkpoint folder")
     if {"features", "preferences", "evaluate"} & set(stages) and config.features:
         lacking += _missing_encoders(config.features)
+    if "features" in stages and config.features:
+        lacking += misfits(config.features, config.student.model if config.student else None)
     if "evaluate" in stages and config.evaluation:
         for evaluator in config.evaluation.evaluators:
             lacking += evaluators.missing(evaluator)
@@ -144,13 +148,10 @@ def missing_weights(place: str, repository: str, revision: str | None) -> str:
         return ""
     if repository.startswith((".", "/", "infra/", "artifacts/")) or repository.count("/") != 1:
         return f"{place}: the folder {repository} is not there"
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    folder = hub / f"models--{repository.replace('/', '--')}" / "snapshots"
-    if folder.is_dir() and (not revision or (folder / revision).is_dir()):
+    if snapshot_of(repository, revision):
         return ""
     pin = f" --revision {revision}" if revision else ""
     return (
-        f"{place}: the weights of {repository} are not in the hub cache ({hub}). "
+        f"{place}: the weights of {repository} are not in the hub cache ({hub_cache()}). "
         f"Get them with: hf download {repository}{pin}"
     )

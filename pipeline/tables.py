@@ -51,9 +51,9 @@ from pipeline.snapshots import Manifest, Shard, Snapshot, Table, Work
 
 # Stages find the values of their contracts here, too.
 __all__ = [
-    "NO_COMPRESSION", "Manifest", "Shard", "Snapshot", "Table", "TableDamaged", "TableFolder",
-    "Work", "batches", "committed", "data_file", "digest", "identifier", "missing_files", "read",
-    "take",
+    "CHUNK_ROWS", "NO_COMPRESSION", "Manifest", "Shard", "Snapshot", "Table", "TableDamaged",
+    "TableFolder", "Work", "batches", "committed", "data_file", "digest", "identifier",
+    "missing_files", "read", "take",
 ]  # fmt: skip
 FORMAT = "2.2"
 STALE_SECONDS = 24 * 3600

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.features import weights_identity
+from pipeline.encoders import weights_identity
 
 MODEL_KEYS = (
     "repository", "dataset", "model", "autoencoder", "text_encoder", "alignment_encoder",

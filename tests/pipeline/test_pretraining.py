@@ -9,7 +9,8 @@ from lightgen_model.config import RepaConfig, debug
 from lightgen_model.model import LightGen
 from pipeline import student
 from pipeline.batches import FeatureBatches, TableRows
-from pipeline.pretraining import flops_of, program, train_student
+from pipeline.draws import row_generators
+from pipeline.pretraining import PhaseData, flops_of, program, train_student
 from pipeline.pretraining_step import PretrainingStep
 from pipeline.starting import RAW
 from pipeline.states import saved
@@ -137,3 +138,29 @@ def test_a_full_disk_ends_the_program_with_one_sentence(debug_run, tmp_path, mon
 
     with pytest.raises(SystemExit, match=f"the disk is full at {config.root} "):
         program(train, "Train.")
+
+
+SMALL = {"features.latents": "means", "features.text_states": "int8"}
+
+
+def test_means_and_eight_bits_are_read_as_moments_and_bfloat16_are(debug_run, walk) -> None:
+    taken = []
+    for config in (debug_run(), debug_run(SMALL)):
+        data = PhaseData(config, walk(config)).batches(0, config.student.phases[0])
+        taken.append(data.take(0, range(4), row_generators(0, 0, range(4))))
+    plain, small = taken
+    # Latents are drawn with the posterior's small spread from moments, and without it from means.
+    assert (small.latents - plain.latents).std() < 0.2 * plain.latents.std()
+    assert torch.equal(small.lengths, plain.lengths)
+    off = (small.states - plain.states).square().sum() / plain.states.square().sum()
+    assert 0.003 < off.sqrt() < 0.01
+
+
+def test_a_student_learns_from_means_and_eight_bits(debug_run, walk) -> None:
+    config = debug_run({"evaluation": None, "student.tracker": "none", **SMALL})
+    upstream = walk(config)
+    train_student(config, upstream)
+    found = student.find(config, upstream)
+    assert found is not None
+    weights = load_file(student.folder(config, upstream).final / "model.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())
