@@ -516,11 +516,18 @@ class ShapesEvaluator(Frozen):
 
 
 class GenEvalEvaluator(Frozen):
+    """GenEval with transformers' Mask2Former and open_clip (the extra `clip`)."""
+
     kind: Literal["geneval"]
     prompts: str  # evaluation_metadata.jsonl
-    detector: str
-    clip: str
+    # JSON lines of prompt and rewritten: these are drawn instead, and reported apart.
+    rewritten: str | None = None
+    detector: str  # folder or hub repository of a Mask2Former with COCO's 80 classes
+    detector_revision: str | None = None
+    clip: str  # folder or hub repository in open_clip's layout
+    clip_revision: str | None = None
     images_per_prompt: int = Field(4, ge=1)
+    batch_size: int = Field(8, ge=1)  # pictures that the detector sees at once
 
 
 EvaluatorConfig = Annotated[ShapesEvaluator | GenEvalEvaluator, Field(discriminator="kind")]
