@@ -62,9 +62,13 @@ def report(config: RunConfig, handed: dict[str, Handed]) -> None:
         name: Description.load(description_folder(Path(config.root), name, manifest.content))
         for name, manifest in manifests.items()
     }
-    scores = evaluation.scores(config, manifests["evaluate"]) if "evaluate" in manifests else None
-    page = write_report(config, manifests, descriptions, timings, scores)
-    told = build_report(config.name, manifests, descriptions, timings, scores, note=config.note)
+    measured = manifests.get("evaluate")
+    scores = evaluation.scores(config, measured) if measured else None
+    evidence = evaluation.evidence(config, measured) if measured else None
+    page = write_report(config, manifests, descriptions, timings, scores, evidence)
+    told = build_report(
+        config.name, manifests, descriptions, timings, scores, evidence, note=config.note
+    )
     text = f"{markdown(told, descriptions)}\nEverything on one page: `{page.resolve()}`\n"
     create_markdown_artifact(text, key=f"{config.name}-report", description="the run's report")
     get_run_logger().info("report: %s", page)

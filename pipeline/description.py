@@ -270,7 +270,9 @@ def _row(cells: Sequence[str], mark: bool = False) -> str:
 
 
 def _is_number(text: str) -> bool:
-    stripped = text.strip().lstrip("+-−").rstrip("%").replace(",", "")
+    """Whether it stands on the right: a number, perhaps with its interval in brackets."""
+    first = text.split(" (")[0].strip() if text.endswith(")") else text.strip()
+    stripped = first.lstrip("<+-−").rstrip("%").replace(",", "")
     return stripped in ("", "-", "–") or stripped.replace(".", "", 1).isdigit()
 
 

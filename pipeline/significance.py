@@ -17,12 +17,11 @@ Rerun: the same answers give the same numbers: resampling has a fixed seed.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
-from scipy.stats import binomtest
 
 LEVEL = 0.95
 RESAMPLES = 20_000
@@ -69,7 +68,7 @@ def wilson(share: float, number: float, level: float = LEVEL) -> Interval:
     """Wilson's score interval of a share of `number` trials; that of none is 0 to 1."""
     if number <= 0:
         return Interval(share, 0.0, 1.0)
-    z = float(ndtri(0.5 + level / 2))
+    z = NormalDist().inv_cdf(0.5 + level / 2)
     middle = share + z * z / (2 * number)
     half = z * np.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
     low, high = ((middle + sign * half) / (1 + z * z / number) for sign in (-1, 1))
@@ -201,6 +200,8 @@ def sign_flip(
 
 def mcnemar(gained: int, lost: int) -> float:
     """Exact, two-sided: the pictures that differ fall on each side like a fair coin."""
+    from scipy.stats import binomtest  # half a second, which a flow that finds all need not wait
+
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 

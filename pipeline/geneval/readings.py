@@ -44,7 +44,7 @@ class Colour:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer
 class Reading:
     boxes: Detections
     colours: Mapping[str, Mapping[int, Colour]] = field(default_factory=dict)

@@ -115,9 +115,9 @@ def relations(one: Boxes, other: Boxes, slack: float = PUBLISHED.position) -> fr
 def shares(one: Boxes, other: Boxes, slack: float) -> tuple[float, float]:
     """The offset of `one` from `other` less the slack, as shares of its length: right, down."""
     corners = np.stack([one[:4], other[:4]]).reshape(2, 2, 2)  # box, corner, axis
-    sizes = np.abs(corners[:, 1] - corners[:, 0])
-    centres = corners.mean(axis=1)
     with np.errstate(invalid="ignore"):  # of boxes without end: no number, and no relation
+        sizes = np.abs(corners[:, 1] - corners[:, 0])
+        centres = corners.mean(axis=1)
         offset = centres[0] - centres[1]
         beyond = np.maximum(np.abs(offset) - slack * (sizes[0] + sizes[1]), 0) * np.sign(offset)
         if np.all(np.abs(beyond) < SMALLEST_OFFSET):
