@@ -24,7 +24,7 @@ from pipeline.tables import Snapshot, missing_files, read, take
 
 STAGE = "evaluate"
 SHOWN = 18  # pairs of pictures of the first sheet
-SHOWN_A_SIDE = 9  # right and wrong pictures of a task
+SHOWN_A_SIDE = 6  # right and wrong pictures of a task
 MOST_EARLIER = 12  # checkpoints of earlier versions in the table
 WRONG = "wrong"  # where the evaluator names no reason
 GENEVAL = ("geneval", "geneval_rewritten")  # evaluators whose published scores are known

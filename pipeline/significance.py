@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95
-RESAMPLES = 20_000
+RESAMPLES = 10_000
 SEED = 0
 AT_ONCE = 1000  # resamples held in memory
 MEAN = "mean"
