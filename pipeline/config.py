@@ -533,11 +533,31 @@ class GenEvalEvaluator(Frozen):
 EvaluatorConfig = Annotated[ShapesEvaluator | GenEvalEvaluator, Field(discriminator="kind")]
 
 
+class FidelityConfig(Frozen):
+    """FID, CMMD and CLIP score of the evaluators' pictures; each where its weights are given."""
+
+    reference: str | None = None  # folder of pictures: FID and CMMD
+    inception: str | None = None  # torch-fidelity's weights (the extra `fidelity`): FID
+    cmmd: str | None = None  # folder or hub repository of a CLIP in open_clip's layout, of 336 px
+    clip_score: str | None = None  # likewise
+    resize: Literal["tensorflow", "clean"] = "tensorflow"  # before Inception
+    size: int | None = Field(None, ge=16)  # both sets as middle squares of so many pixels
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> "FidelityConfig":
+        if not (self.inception or self.cmmd or self.clip_score):
+            raise ValueError("nothing to measure: give inception, cmmd or clip_score")
+        if (self.inception or self.cmmd) and self.reference is None:
+            raise ValueError("reference: FID and CMMD need a folder to compare with")
+        return self
+
+
 class EvaluationConfig(Frozen):
     evaluators: tuple[EvaluatorConfig, ...] = Field(min_length=1)
     image_size: int = Field(ge=16)
     sampling: SamplingConfig
     seed: int = 42
+    fidelity: FidelityConfig | None = None
 
 
 # --- the run ----------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 In:    the checkpoints of `student` and, where the run has one, of `dpo`.
 Out:   `scores`, one row a picture. Prompt and seed are the same for every checkpoint, so that
-       pictures before and after alignment differ by the weights alone.
+       pictures before and after alignment differ by the weights alone. With `fidelity` also
+       `measures`: FID, CMMD and CLIP score of each checkpoint's pictures.
 Rerun: a new checkpoint draws its own pictures; those of the others stay.
 """
 
@@ -19,6 +20,7 @@ from pipeline.description import Description
 from pipeline.drawing import checkpoint_folder, draw
 from pipeline.evaluators import Evaluator, Prompt
 from pipeline.features import autoencoder_identity, text_encoder_identity
+from pipeline.fidelity import table as measures_table
 from pipeline.images import png, seed_of
 from pipeline.standings import Evidence, summarise
 from pipeline.tables import (
@@ -73,11 +75,26 @@ class Order(NamedTuple):
 
 
 def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None:
-    snapshot = _folder(config).find(_inputs(config, upstream))
-    return Manifest.of(STAGE, {STAGE: snapshot}) if snapshot else None
+    inputs = _inputs(config, upstream)
+    found = {name: folder.find(inputs) for name, folder in _folders(config).items()}
+    whole = {name: snapshot for name, snapshot in found.items() if snapshot is not None}
+    return Manifest.of(STAGE, whole) if len(whole) == len(found) else None
 
 
 def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
+    """Pictures first; what is measured of a checkpoint's pictures together comes after them."""
+    works = _score_works(config, upstream)
+    if _values(config).fidelity is None:
+        return works
+    measures = _folders(config)[measures_table.NAME]
+    for sources in dict.fromkeys(work.sources for work in works):
+        drawn = [work.name for work in works if work.sources == sources]
+        name = f"{measures_table.NAME}:{identifier(measures.fingerprint, drawn)}"
+        works.append(Work(name, sources, 0, 0))
+    return works
+
+
+def _score_works(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
     folder = _folder(config)
     works = []
     for stage, checkpoint in checkpoints(upstream):
@@ -101,6 +118,8 @@ def make(
     work: Work,
     progress: Callable[[int], None],
 ) -> list[Shard]:
+    if work.name.startswith(f"{measures_table.NAME}:"):
+        return [_measure(config, upstream, work, progress)]
     stage, checkpoint, number = work.sources
     evaluator = _values(config).evaluators[int(number)]
     orders = orders_of(config, evaluator)[work.first : work.first + work.rows]
@@ -124,11 +143,41 @@ def make(
     return [_folder(config).write_shard(work.name, rows())]
 
 
+def _measure(
+    config: RunConfig,
+    upstream: Mapping[str, Manifest],
+    work: Work,
+    progress: Callable[[int], None],
+) -> Shard:
+    """The shard of `measures` for one checkpoint and evaluator, whose pictures are drawn."""
+    values, scores = _values(config), _folder(config)
+    fidelity = values.fidelity
+    assert fidelity is not None
+    _, checkpoint, number = work.sources
+    names = [w.name for w in _score_works(config, upstream) if w.sources == work.sources]
+    shards = [shard for name in names if (shard := scores.whole_shard(name))]
+    assert len(shards) == len(names), "pictures are drawn before they are measured"
+    evaluator = _evaluator(values.evaluators[int(number)]).name
+    keys = {"evaluator": evaluator, "checkpoint": checkpoint}
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        yield measures_table.rows(config.root, fidelity, scores, shards, keys, config.device)
+        progress(0)
+
+    return _folders(config)[measures_table.NAME].write_shard(work.name.split(":")[1], rows())
+
+
 def commit(
     config: RunConfig, upstream: Mapping[str, Manifest], shards: Sequence[Shard]
 ) -> Manifest:
-    snapshot = _folder(config).commit(shards, _inputs(config, upstream))
-    return Manifest.of(STAGE, {STAGE: snapshot})
+    inputs = _inputs(config, upstream)
+    return Manifest.of(
+        STAGE,
+        {
+            name: folder.commit([s for s in shards if s.table == folder.name], inputs)
+            for name, folder in _folders(config).items()
+        },
+    )
 
 
 def checkpoints(upstream: Mapping[str, Manifest]) -> list[tuple[str, str]]:
@@ -155,6 +204,15 @@ def _folder(config: RunConfig) -> TableFolder:
         "text length": config.features.text_length,
     }
     return TableFolder(config.root, SCORES, values)
+
+
+def _folders(config: RunConfig) -> dict[str, TableFolder]:
+    """The scores; where the run asks for them, measures of the same pictures."""
+    fidelity = _values(config).fidelity
+    measures = (
+        {measures_table.NAME: measures_table.folder(config.root, fidelity)} if fidelity else {}
+    )
+    return {STAGE: _folder(config), **measures}
 
 
 def _inputs(config: RunConfig, upstream: Mapping[str, Manifest]) -> str:
@@ -238,7 +296,11 @@ def describe(
     snapshot = manifest.snapshots[STAGE]
     history = [each for each in _folder(config).history() if each.version < snapshot.version]
     return evaluation_description.describe(
-        config.root, snapshot, history, _facts(config, upstream, snapshot)
+        config.root,
+        snapshot,
+        history,
+        _facts(config, upstream, snapshot),
+        manifest.snapshots.get(measures_table.NAME),
     )
 
 

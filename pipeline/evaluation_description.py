@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipeline import standings
 from pipeline.captions import count, spread
 from pipeline.description import Description, Grid, Picture, Plot
+from pipeline.fidelity import table as fidelity
 from pipeline.geneval import published
 from pipeline.pictures import Cell, contact_sheet, side_by_side
 from pipeline.plots import checkpoint_bars
@@ -32,7 +33,11 @@ PICTURE = ("image", "prompt", "correct", "reason", "words")
 
 
 def describe(
-    root: str, snapshot: Snapshot, history: Sequence[Snapshot], facts: Mapping[str, str]
+    root: str,
+    snapshot: Snapshot,
+    history: Sequence[Snapshot],
+    facts: Mapping[str, str],
+    measures: Snapshot | None = None,
 ) -> Description:
     table = read(root, snapshot, [*standings.COLUMNS, "reason", "judge"], check=False)
     rows = zip(table["correct"].to_pylist(), table["reason"].to_pylist(), strict=True)
@@ -51,6 +56,7 @@ def describe(
             *_comparisons(list(standings.comparisons(table))),
             *_earlier(root, snapshot, history, table),
             *_published(table),
+            *([fidelity.grid(read(root, measures, check=False))] if measures else []),
             _by_reason(table),
         ),
         pictures=(_before_and_after(root, snapshot, table), *_tasks(root, snapshot, table)),

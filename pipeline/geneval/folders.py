@@ -21,8 +21,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from pipeline.decoding import DAMAGE
 from pipeline.geneval.prompts import Request, request_of
 
 SHOWN_FAULTS = 12  # in one error
@@ -134,12 +135,12 @@ def _wrong_counts(
 
 
 def open_picture(path: Path) -> Image.Image:
-    """An RGB picture as it is meant to be seen: turned as its EXIF says."""
+    """An RGB picture turned as its EXIF says; transparency is dropped, as published."""
     try:
         with Image.open(path) as opened:
             opened.load()
             image = ImageOps.exif_transpose(opened)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+    except (Image.DecompressionBombError, *DAMAGE) as error:
         raise ValueError(f"{path} is no readable picture: {error}") from error
     if image.mode not in EIGHT_BITS:
         raise ValueError(f"{path} has pixels of mode {image.mode}, expected 8 bits a channel")
