@@ -23,20 +23,19 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import transformers
 from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from pipeline.clip_models import declare_operators
 from pipeline.geneval.prompts import CLASSES
-from pipeline.geneval.rules import Boxes
+from pipeline.geneval.rules import LEAST_SCORE, Boxes
 from pipeline.geneval.weights import folder_of, identity
 
 SHORT_SIDE, LONG_SIDE, DIVISOR = 800, 1333, 32  # pixels
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB, 0 to 255
 PAIRS = 100  # of (query, class) with the best class scores
-LEAST_SCORE = 0.05
 # Other names of the same classes, as detectors carry them.
 SAME = {
     "aeroplane": "airplane",
@@ -70,6 +69,9 @@ class Detector:
         batch_size: int = 8,
         place: str = "detector",
     ) -> None:
+        declare_operators()  # transformers imports torchvision where it is installed
+        import transformers
+
         folder = folder_of(place, repository, revision)
         check_classes(place, folder)
         self.name = identity(folder, repository)
@@ -105,7 +107,9 @@ class Detector:
 
 def check_classes(place: str, folder: Path) -> None:
     """A detector that does not number COCO's 80 classes as COCO does is a ValueError."""
-    config = transformers.AutoConfig.from_pretrained(folder)
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
     if config.model_type != "mask2former":
         raise ValueError(f"{place}: {folder} holds a {config.model_type}, expected a mask2former")
     names = config.id2label

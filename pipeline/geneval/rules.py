@@ -28,6 +28,7 @@ Boxes = NDArray[np.floating]  # (N, 5)
 Detections = Mapping[str, Boxes]  # class -> boxes
 Colours = Mapping[str, Mapping[int, str]]  # class -> number of the box -> colour
 
+LEAST_SCORE = 0.05  # of a detection that is kept at all: no threshold may lie below
 SMALLEST_OFFSET = 1e-3  # pixels beyond the slack
 SHARE_OF_OFFSET = 0.5  # of the offset's length that lies along an axis: more than that holds
 
@@ -48,6 +49,13 @@ class Thresholds:
     max_objects: int = 16  # of a class
     max_overlap: float = 1.0  # boxes that overlap as much or more count once; 1: all count
     position: float = 0.1  # slack, as a share of the two boxes' sizes
+
+    def __post_init__(self) -> None:
+        if min(self.score, self.counting_score) < LEAST_SCORE:
+            raise ValueError(
+                f"thresholds of {self.score} and {self.counting_score}: detections below "
+                f"{LEAST_SCORE} are not kept, so none may lie below it"
+            )
 
     def of(self, tag: str) -> float:
         return self.counting_score if tag == COUNTING else self.score

@@ -10,6 +10,7 @@ from PIL import Image
 from pipeline.geneval import detector as steps
 from pipeline.geneval.detector import Detector, detections, prepare, tight_box
 from pipeline.geneval.prompts import CLASSES
+from pipeline.geneval.rules import LEAST_SCORE
 from tests.pipeline.geneval.conftest import mask2former, noise
 
 
@@ -75,7 +76,7 @@ def test_a_class_has_boxes_and_masks_of_the_picture_in_the_same_order() -> None:
         assert seen.masks[name].shape == (len(boxes), 20, 31)
         tight = [tight_box(mask) for mask in seen.masks[name]]
         assert boxes[:, :4].tolist() == [list(map(float, box)) for box in tight]
-        assert (boxes[:, 4] >= steps.LEAST_SCORE).all()
+        assert (boxes[:, 4] >= LEAST_SCORE).all()
 
 
 def test_a_box_is_tight_and_that_of_an_empty_mask_is_nought() -> None:

@@ -87,6 +87,11 @@ def test_the_surest_come_first_and_of_equals_the_later_one():
     assert select(boxes(0.5, 0.5, 0.9, 0.5), "colors") == [2, 3, 1, 0]
 
 
+def test_a_threshold_below_what_is_kept_is_named():
+    with pytest.raises(ValueError, match=r"0\.01 and 0\.9: detections below 0\.05 are not kept"):
+        Thresholds(score=0.01)
+
+
 def test_a_score_that_is_no_number_never_counts():
     assert select(boxes(np.nan, 0.5), "colors") == [1]
 
