@@ -3,11 +3,14 @@
     python -m pipeline.geneval score FOLDER --detector D --clip C --out results.jsonl
     python -m pipeline.geneval rescore results.jsonl --out again.jsonl --threshold 0.25
     python -m pipeline.geneval summary results.jsonl [other.jsonl]
-    python -m pipeline.geneval export tiny-geneval --checkpoint aligned --out FOLDER
+    python -m pipeline.geneval export full --checkpoint aligned --out FOLDER
+    python -m pipeline.geneval rewrite evaluation_metadata.jsonl --model M --endpoint URL \
+        --out rewritten.jsonl
 
 In:    a folder in GenEval's layout (`pipeline.geneval.folders`), a file of results, or a run.
 Out:   a JSON line a picture and the score on stdout; a file judged again, without a model; the
-       score, of two files with a paired test; or a run's own pictures in GenEval's layout.
+       score, of two files with a paired test; a run's own pictures in GenEval's layout; or the
+       prompts in longer words, for the evaluator's `rewritten`.
 Rerun: pictures that were scored by the same weights are not looked at again; a kill costs one
        batch. A folder that was exported is kept.
 """
@@ -166,6 +169,16 @@ def export(args: argparse.Namespace) -> None:
     print(f"{args.out}: {written} prompts written, {there - written} there already")
 
 
+def rewrite(args: argparse.Namespace) -> None:
+    from pipeline.config import RewriterConfig
+    from pipeline.geneval.rewriting import rewrite as rewrite_all
+
+    prompts = [request.prompt for request in read_requests(args.prompts)]
+    config = RewriterConfig(model=args.model, endpoints=tuple(args.endpoint))
+    there, longer = rewrite_all(prompts, config, args.out)
+    print(f"{args.out}: {there} prompts, {longer} in longer words, {there - longer} as they are")
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.geneval", description="GenEval's score of pictures."
@@ -199,6 +212,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     four.add_argument("--evaluator", default="geneval", help="geneval or geneval_rewritten")
     four.add_argument("--out", type=Path, required=True)
     four.set_defaults(run_command=export)
+    five = commands.add_parser("rewrite", help="the prompts in longer words, by a language model")
+    five.add_argument("prompts", type=Path, help="evaluation_metadata.jsonl")
+    five.add_argument("--model", required=True)
+    five.add_argument("--endpoint", required=True, action="append", help="an OpenAI-format server")
+    five.add_argument("--out", type=Path, default=Path("rewritten.jsonl"))
+    five.set_defaults(run_command=rewrite)
     return parser.parse_args(arguments)
 
 
