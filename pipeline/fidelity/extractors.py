@@ -26,6 +26,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image
 
+from lightgen_model.weights import read_pickle, read_safetensors
 from pipeline.clip_models import Clip, declare_operators
 from pipeline.fidelity.distances import Features
 from pipeline.geneval.weights import DIGITS
@@ -117,14 +118,14 @@ def clean(image: Image.Image) -> NDArray[np.uint8]:
 
 def read_weights(path: Path) -> "dict[str, torch.Tensor]":
     """Tensors of a .safetensors or .pth file; nothing else that a pickle holds is run."""
-    from safetensors.torch import load_file
-
     if not path.is_file():
         raise ValueError(
             f"--inception: {path} is not there; torch-fidelity's weights are "
             "weights-inception-2015-12-05-6726825d.pth of its releases"
         )
     if path.suffix == ".safetensors":
-        return load_file(path)
-    state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+        return read_safetensors(path)
+    found = read_pickle(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, expected weights by name")
+    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}

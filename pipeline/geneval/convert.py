@@ -252,17 +252,13 @@ def convert(path: Path, folder: Path) -> None:
     import torch
     from transformers import Mask2FormerForUniversalSegmentation
 
+    from lightgen_model.weights import refuse_misfits
+
     ours = converted(read(path))
     with torch.device("meta"):
         expected = Mask2FormerForUniversalSegmentation(config_of(ours)).state_dict()
-    lost = sorted(set(expected) - set(ours) - set(UNUSED))
-    extra = sorted(set(ours) - set(expected))
-    shapes = [n for n in ours if n in expected and expected[n].shape != ours[n].shape]
-    if lost or extra or shapes:
-        raise ValueError(
-            f"{path} is no whole Mask2Former: {len(lost)} weights are missing {lost[:3]}, "
-            f"{len(extra)} too many {extra[:3]}, {len(shapes)} of another shape {shapes[:3]}"
-        )
+    wanted = {name: each.shape for name, each in expected.items() if name not in UNUSED}
+    refuse_misfits(str(path), wanted, ours)
     model = Mask2FormerForUniversalSegmentation(config_of(ours))
     model.load_state_dict(ours, strict=False)
     model.save_pretrained(folder)
@@ -270,18 +266,17 @@ def convert(path: Path, folder: Path) -> None:
 
 def read(path: Path) -> "dict[str, Tensor]":
     """The weights of a file, and nothing of what else its pickle holds."""
-    import torch
-    from safetensors.torch import load_file
+    from torch import Tensor
+
+    from lightgen_model.weights import read_pickle, read_safetensors
 
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    found: Any
-    if path.suffix == ".safetensors":
-        found = load_file(path)
-    else:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    found = found.get("state_dict", found)
-    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    found: Any = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, expected weights by name")
+    weights = found.get("state_dict", found)
+    return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
 
 
 def main() -> None:

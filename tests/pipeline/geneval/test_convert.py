@@ -201,5 +201,8 @@ def test_another_model_and_a_torn_one_are_named(
         converted({**theirs, "roi_head.fc.weight": torch.zeros(1)})
     del theirs["panoptic_head.cls_embed.weight"]
     save_file({n: v.contiguous() for n, v in theirs.items()}, tmp_path / "torn.safetensors")
-    with pytest.raises(ValueError, match=r"1 weights are missing \['class_predictor\.weight'\]"):
+    with pytest.raises(ValueError, match=r"does not fit.*class_predictor\.weight"):
         convert(tmp_path / "torn.safetensors", tmp_path / "out")
+    (tmp_path / "evil.pth").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(ValueError, match="cannot be read as weights alone"):
+        convert(tmp_path / "evil.pth", tmp_path / "out")
