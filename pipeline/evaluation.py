@@ -22,6 +22,7 @@ from pipeline.evaluators import Evaluator, Prompt
 from pipeline.features import autoencoder_identity, text_encoder_identity
 from pipeline.fidelity import table as measures_table
 from pipeline.images import png, seed_of
+from pipeline.significance import MEAN as MEAN  # part of what `scores` returns
 from pipeline.standings import Evidence, summarise
 from pipeline.tables import (
     NO_COMPRESSION,

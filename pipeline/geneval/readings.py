@@ -5,7 +5,8 @@ Out:   a `Reading`, which is JSON and back; the record of a decision with its ma
 
 JSON of a reading: {"detections": {class: [[left, top, right, bottom, score], ...]},
 "colors": {class: {number of the box: {"color": name, "logits": [ten]}}}}. Numbers are the shortest
-that read back as the same float32.
+that read back as the same float32. A line of another program may name the colours alone, as
+{"dog": ["red", "blue"]}, one a box.
 """
 
 from collections.abc import Mapping
@@ -95,7 +96,7 @@ class Reading:
         colours = {
             name: {
                 int(number): _colour(colour, f"{place}: color of {name} {number}")
-                for number, colour in _mapping(each, None, f"{place}: colors of {name}").items()
+                for number, colour in _numbered(each, f"{place}: colors of {name}").items()
             }
             for name, each in _mapping(value, "colors", place).items()
         }
@@ -111,6 +112,10 @@ class Reading:
 
 
 def rows(boxes: "np.ndarray[Any, Any]") -> list[list[float]]:
+    """For JSON: what was read from it goes back as it was, a detector's float32 in short."""
+    if boxes.dtype == np.float64:
+        wide: list[list[float]] = boxes.tolist()
+        return wide
     return [[short(value) for value in row] for row in boxes]
 
 
@@ -146,8 +151,17 @@ def _colour(given: Any, place: str) -> Colour:
     return colour
 
 
-def _mapping(value: Any, key: str | None, place: str) -> Mapping[str, Any]:
-    found = value.get(key, {}) if key is not None and isinstance(value, dict) else value
+def _numbered(each: Any, place: str) -> Mapping[str, Any]:
+    """By the number of the box; a list has one a box."""
+    if isinstance(each, list):
+        return {str(number): colour for number, colour in enumerate(each)}
+    if not isinstance(each, dict) or not all(number.isdecimal() for number in each):
+        raise ValueError(f"{place}: expected an object by number of the box, got {each!r:.60}")
+    return each
+
+
+def _mapping(value: Mapping[str, Any], key: str, place: str) -> Mapping[str, Any]:
+    found = value.get(key, {})
     if not isinstance(found, dict):
-        raise ValueError(f"{place}: {key or 'it'} must be an object, got {found!r:.60}")
+        raise ValueError(f"{place}: {key} must be an object by class, got {found!r:.60}")
     return found

@@ -46,6 +46,11 @@ def test_a_number_is_short_and_the_same_float32(value: float) -> None:
     assert (np.float32(value) > np.float32(0.3)) == (short(value) > 0.3)
 
 
+def test_another_programs_numbers_stay_as_they_are() -> None:
+    told = {"detections": {"dog": [[0.1, 0.2, 5.0, 5.0, 0.30000000000000004]]}, "colors": {}}
+    assert Reading.from_json(told, "line").to_json() == told
+
+
 def test_margins_are_told_a_clause(reading: Reading) -> None:
     told = reading.record(REQUEST)["margins"]
     assert [(each["clause"], each["class"]) for each in told] == [
@@ -74,6 +79,8 @@ def test_another_program_may_tell_colours_by_name(reading: Reading) -> None:
     told = {"detections": {"dog": [[0, 0, 5, 5, 0.9]], "cat": [[0, 0, 5, 5, 0.9]]}}
     named = Reading.from_json({**told, "colors": {"dog": {"0": "red"}}}, "line")
     assert named.outcome(REQUEST).correct
+    listed = Reading.from_json({**told, "colors": {"dog": ["blue"]}}, "line")
+    assert listed.outcome(REQUEST).words == "dog is blue, not red"
 
 
 FAULTS = {
@@ -82,6 +89,8 @@ FAULTS = {
     "not rows of numbers": {"detections": {"dog": [["a"]]}},
     "detections must be an object": {"detections": [1]},
     "expected 10 logits": {"detections": {}, "colors": {"dog": {"0": {"logits": [1]}}}},
+    "colors of dog: expected an object by number": {"colors": {"dog": {"first": "red"}}},
+    "color of dog 0: expected 10 logits": {"colors": {"dog": [7]}},
     "says 'blue', but its logits say 'red'": {
         "colors": {"dog": {"0": {"color": "blue", "logits": list(range(10, 0, -1))}}}
     },
