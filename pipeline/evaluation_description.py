@@ -116,7 +116,9 @@ def _earlier(
     seen = {shard.name for shard in snapshot.shards}
     last = list(standings.answers(table).items())[-1]
     cells: list[tuple[str, ...]] = []
-    for version in history:
+    for version in history:  # the newest first
+        if len(cells) >= MOST_EARLIER:
+            break
         shards = [shard.name for shard in version.shards if shard.name not in seen]
         seen |= set(shards)
         if shards and not missing_files(Path(root), version):
