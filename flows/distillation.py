@@ -1,7 +1,8 @@
 """The whole way: captions, images, verdicts, features, student, preferences, dpo, evaluate.
 
 In:    a run and overrides by dotted path.
-Out:   the manifests of all stages, report.json and report.html in the run's root.
+Out:   first the run's plan, then the manifests of all stages; report.json and report.html in the
+       run's root, with what was spent beside what was planned.
 Rerun: every stage that is there already is reused; see `flows.stages`.
 """
 
@@ -17,11 +18,14 @@ from prefect.utilities.engine import link_state_to_flow_run_result
 from flows.dataset import captions, features, images, verdicts
 from flows.evaluation import evaluate
 from flows.handed import Handed, manifest_of
+from flows.plan import tell
 from flows.stages import run_name
 from flows.training import dpo, preferences, student
-from pipeline import evaluation, preflight
+from pipeline import cost_page, evaluation, preflight
 from pipeline.config import RunConfig, load_run
+from pipeline.costs import costs_of
 from pipeline.description import Description, Timing, description_folder
+from pipeline.plan import Plan
 from pipeline.report import build_report, markdown, write_report
 
 STAGES = (captions, images, verdicts, features, student, preferences, dpo, evaluate)
@@ -31,6 +35,7 @@ STAGES = (captions, images, verdicts, features, student, preferences, dpo, evalu
 def distill(run: str, overrides: dict[str, Any] | None = None) -> dict[str, Handed]:
     """Everything, each stage reused where it is already made."""
     config = load_run(run, overrides)
+    planned = tell(config)
     stages = [stage for stage in STAGES if preflight.configured(config, stage.name)]
     preflight.check(config, [stage.name for stage in stages])
     handed: dict[str, Handed] = {}
@@ -40,7 +45,7 @@ def distill(run: str, overrides: dict[str, Any] | None = None) -> dict[str, Hand
         )
         handed[stage.name] = cast(Handed, state.result())
         link_state_to_flow_run_result(state, handed[stage.name])
-    report(config, handed)
+    report(config, handed, planned)
     return handed
 
 
@@ -54,8 +59,8 @@ def _linked_to_last(handed: dict[str, Handed]) -> dict[str, Handed]:
     return copies | {last: handed[last]} if handed else {}
 
 
-def report(config: RunConfig, handed: dict[str, Handed]) -> None:
-    """Write the run's report and show its essence in the UI."""
+def report(config: RunConfig, handed: dict[str, Handed], planned: Plan) -> None:
+    """Write the run's report and show its essence in the UI, with the cost ledger."""
     manifests = {name: manifest_of(config, value) for name, value in handed.items()}
     timings = {name: Timing(**value["timing"]) for name, value in handed.items()}
     descriptions = {
@@ -65,10 +70,16 @@ def report(config: RunConfig, handed: dict[str, Handed]) -> None:
     measured = manifests.get("evaluate")
     scores = evaluation.scores(config, measured) if measured else None
     evidence = evaluation.evidence(config, measured) if measured else None
-    page = write_report(config, manifests, descriptions, timings, scores, evidence)
+    costs = costs_of(config, planned, manifests, descriptions, timings)
+    page = write_report(
+        config, manifests, descriptions, timings, scores, evidence=evidence, costs=costs
+    )
     told = build_report(
         config.name, manifests, descriptions, timings, scores, evidence, note=config.note
     )
     text = f"{markdown(told, descriptions)}\nEverything on one page: `{page.resolve()}`\n"
     create_markdown_artifact(text, key=f"{config.name}-report", description="the run's report")
+    ledger = cost_page.markdown(costs)
+    create_markdown_artifact(ledger, key=f"{config.name}-ledger", description="what it cost")
+    get_run_logger().info("%s", cost_page.plain(costs))
     get_run_logger().info("report: %s", page)

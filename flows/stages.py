@@ -34,6 +34,7 @@ from pipeline.description import (
     Timing,
     description_folder,
 )
+from pipeline.spending import Meter, devices_of, shard_name
 from pipeline.tables import Manifest, Shard, Work
 
 Upstream: TypeAlias = Mapping[str, Manifest]
@@ -69,6 +70,7 @@ class Call:
     stage: Stage
     config: RunConfig
     upstream: Upstream
+    meter: Meter
 
     def key(self, part: str) -> str:
         """The cache key, also the file name of the result: the stage, its values, its inputs."""
@@ -99,7 +101,8 @@ def run_stage(
     started = time.monotonic()
     config = load_run(run, overrides)
     preflight.require(config, stage.STAGE)
-    call = Call(stage, config, above(config, stage.STAGE, upstream))
+    meter = Meter(Path(config.root), stage.STAGE, devices_of(config, stage.STAGE))
+    call = Call(stage, config, above(config, stage.STAGE, upstream), meter)
     found = None if force else stage.find(config, call.upstream)
     if found is None:
         preflight.check(config, [stage.STAGE])
@@ -109,6 +112,8 @@ def run_stage(
     description = describe(call, manifest)
     rows = sum(snapshot.rows for snapshot in manifest.snapshots.values()) or description.rows_in
     made = rows if made is None else made
+    if made:
+        meter.charge([manifest.content])  # what belongs to no single shard
     timing = Timing(made=made, reused=rows - made, seconds=time.monotonic() - started)
     publish(config.name, description, timing)
     handed = hand_on(config, manifest, timing)
@@ -147,7 +152,9 @@ def make_tables(call: Call) -> tuple[Manifest, int]:
         values, _ = cached(f"make {work.name}", call.key(work.name), body, refresh=True)
         new = [Shard(**value) for value in values]
         shards += new
-        made += sum(shard.rows for shard in new) if told else 0
+        if told:
+            made += sum(shard.rows for shard in new)
+            call.meter.charge(shard_name(shard) for shard in new)
         done += work.rows
     committed: list[Manifest] = []
 

@@ -24,6 +24,7 @@ from pipeline import alignment
 from pipeline.batches import Rows, TableRows, TextStates, batch_rows, position_of
 from pipeline.config import DpoConfig, MaskingConfig, RunConfig
 from pipeline.draws import draw, to_device
+from pipeline.feature_tables import text_columns
 from pipeline.parallel import recompute_activations
 from pipeline.preferences import PREFERENCES
 from pipeline.pretraining import arguments, build_accelerator
@@ -48,7 +49,8 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     if values.checkpoint_activations:
         recompute_activations(policy)
     gib, snapshots = values.table_memory_gib, upstream["features"].snapshots
-    columns = ["caption_id", "states", "length"]
+    assert config.features is not None
+    columns = text_columns(config.features)
     pairs = Pairs.load(
         TableRows.open(
             root,

@@ -18,8 +18,8 @@ from pipeline import alignment, evaluation_description, evaluators, standings, s
 from pipeline.config import EvaluationConfig, EvaluatorConfig, RunConfig
 from pipeline.description import Description
 from pipeline.drawing import checkpoint_folder, draw
+from pipeline.encoders import autoencoder_identity, text_encoder_identity
 from pipeline.evaluators import Evaluator, Prompt
-from pipeline.features import autoencoder_identity, text_encoder_identity
 from pipeline.fidelity import table as measures_table
 from pipeline.images import png, seed_of
 from pipeline.significance import MEAN as MEAN  # part of what `scores` returns

@@ -23,13 +23,9 @@ from pipeline.captions import count, spread
 from pipeline.config import PreferencesConfig, RunConfig, VerdictsConfig
 from pipeline.description import Description, Grid, Picture
 from pipeline.drawing import checkpoint_folder, draw, encode
-from pipeline.features import (
-    autoencoder,
-    autoencoder_identity,
-    name_of,
-    resized,
-    text_encoder_identity,
-)
+from pipeline.encoded_pictures import resized
+from pipeline.encoders import autoencoder, autoencoder_identity, text_encoder_identity
+from pipeline.feature_tables import name_of
 from pipeline.images import png, seed_of
 from pipeline.judges import Judge
 from pipeline.pictures import Cell, side_by_side
@@ -401,18 +397,20 @@ def _teachers(
     config: RunConfig, upstream: Mapping[str, Manifest], part: Sequence[Subject]
 ) -> dict[str, Contender]:
     """The teacher's pictures at the size of the samples, with the mean of their latents."""
-    import torch
+    from pipeline.batches import mean_latents
 
     values = _values(config)
     assert config.features is not None and config.student is not None
-    features = upstream["features"].snapshots[name_of(values.image_size)]
-    moments = take(config.root, features, [s.feature_row for s in part], ["moments"])["moments"]
+    features, kind = (
+        upstream["features"].snapshots[name_of(values.image_size)],
+        config.features.latents,
+    )
+    stored = take(config.root, features, [s.feature_row for s in part], [kind])[kind]
     images = upstream["images"].snapshots["images"]
     pictures = take(config.root, images, [s.image_row for s in part], ["image"])["image"]
-    flat = moments.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     cells = values.image_size // config.student.model.latent_stride
-    shaped = torch.from_numpy(flat.reshape(len(part), -1, cells, cells).copy())  # (B, 2c, h, w)
-    latents = autoencoder(config.features, config.device).mean(shaped.float()).half().numpy()
+    vae = autoencoder(config.features, config.device)
+    latents = mean_latents(stored, kind, cells, vae.scale, vae.shift).half().numpy()
     return {
         subject.caption_id: Contender(
             "teacher",

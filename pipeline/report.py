@@ -6,7 +6,8 @@ Out:   <root>/report/. Each number is one of theirs; none is measured here. repo
         "scores": {checkpoint: {task: share of correct pictures, "mean": mean over the tasks}},
         "intervals": {checkpoint: {task: [low, high]}} of 95 %,
         "comparisons": [the last checkpoint against each before it, a row a task, on the same
-        prompts and seeds: `pipeline.significance.Comparison`]}
+        prompts and seeds: `pipeline.significance.Comparison`],
+        "ledger": what was planned and what it cost (`pipeline.costs.Costs.to_json`), where told}
        `made`, `reused` and `seconds` are null for a stage that this run did not touch.
 Rerun: the files are replaced, each by rename.
 """
@@ -25,12 +26,14 @@ from pipeline.description import (
     Grid,
     Timing,
     numeric_columns,
+    one_line,
     ordered_reasons,
     table,
     write_whole,
 )
 
 if TYPE_CHECKING:
+    from pipeline.costs import Costs
     from pipeline.standings import Evidence
     from pipeline.tables import Manifest
 
@@ -78,6 +81,7 @@ class Report(TypedDict):
     totals: Totals
     intervals: NotRequired[dict[str, dict[str, list[float]]]]  # of the scores: low, high
     comparisons: NotRequired[list[dict[str, Any]]]
+    ledger: NotRequired[dict[str, Any]]
     note: NotRequired[str]  # of the run, where it has one: what to know before anything else
 
 
@@ -87,7 +91,9 @@ def write_report(
     descriptions: Mapping[str, Description],
     timings: Mapping[str, Timing],
     scores: Scores | None = None,
+    *,
     evidence: "Evidence | None" = None,
+    costs: "Costs | None" = None,
 ) -> Path:
     """Write the three files and return report.html's path; the others lie beside it."""
     folder = Path(config.root) / "report"
@@ -95,13 +101,15 @@ def write_report(
     report = build_report(
         config.name, manifests, descriptions, timings, scores, evidence, note=config.note
     )
+    if costs:
+        report["ledger"] = costs.to_json()
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     write_whole(folder / "report.json", text.encode())
     samples = best_samples(descriptions)
     if samples:
         write_whole(folder / "samples.jpg", samples)
     page = folder / "report.html"
-    write_whole(page, html(report, descriptions).encode())
+    write_whole(page, html(report, descriptions, costs).encode())
     return page
 
 
@@ -156,9 +164,12 @@ def markdown(report: Report, descriptions: Mapping[str, Description]) -> str:
     parts = [
         f"# The run {report['run']}",
         *([f"> {report['note']}"] if "note" in report else []),
-        f"**{totals['made']:,}** rows made &nbsp;·&nbsp; **{totals['reused']:,}** reused "
-        f"&nbsp;·&nbsp; **{totals['rejected']:,}** rejected &nbsp;·&nbsp; "
-        f"**{totals['seconds']:,.0f}** s",
+        one_line(
+            f"**{totals['made']:,}** rows made",
+            f"**{totals['reused']:,}** reused",
+            f"**{totals['rejected']:,}** rejected",
+            f"**{totals['seconds']:,.0f}** s",
+        ),
     ]
     if report["scores"]:
         grid = scores_grid(report["scores"], report.get("intervals"))
@@ -211,9 +222,13 @@ def stages_grid(report: Report) -> Grid:
     return Grid("Stages", header, rows)
 
 
-def html(report: Report, descriptions: Mapping[str, Description]) -> str:
+def html(
+    report: Report, descriptions: Mapping[str, Description], costs: "Costs | None" = None
+) -> str:
     """One file with its pictures inside; all text is escaped by the template."""
     import jinja2
+
+    from pipeline import cost_page
 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -227,6 +242,8 @@ def html(report: Report, descriptions: Mapping[str, Description]) -> str:
         segments={stage: _segments(each) for stage, each in descriptions.items()},
         samples=best_samples(descriptions),
         gain=_difference(report["scores"], "mean"),
+        costs=costs,
+        spent=cost_page,
     )
 
 

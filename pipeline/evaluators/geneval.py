@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from pipeline.config import GenEvalEvaluator
+from pipeline.encoders import weights_identity
 from pipeline.evaluators import Prompt, Score
-from pipeline.features import weights_identity
 from pipeline.geneval.prompts import Request, read_requests
 from pipeline.geneval.readings import Reading
 from pipeline.tables import digest

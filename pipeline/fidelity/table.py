@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline.config import FidelityConfig
 from pipeline.decoding import square
 from pipeline.description import Grid
-from pipeline.features import weights_identity
+from pipeline.encoders import weights_identity
 from pipeline.fidelity.measuring import measured, weights_of
 from pipeline.tables import Shard, Table, TableFolder, digest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from pipeline.features import weights_identity
+from pipeline.encoders import weights_identity
 
 DIGITS = 12  # of the checksum, in a name
 

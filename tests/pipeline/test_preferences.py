@@ -8,7 +8,7 @@ import torch
 from lightgen_model.config import ModelConfig
 from pipeline import preferences
 from pipeline.drawing import checkpoint_folder, draw, encode
-from pipeline.features import autoencoder
+from pipeline.encoders import autoencoder
 from pipeline.preferences import Contender, Subject, subjects
 from pipeline.tables import read
 from pipeline.verdicts import accepted, decoded
@@ -56,6 +56,18 @@ def test_the_winner_is_the_teachers_accepted_picture_as_the_vae_sees_it(above, m
     mean = vae.mean(torch.tensor(flat).view(1, 32, 8, 8)).half().numpy()
     assert np.array_equal(np.frombuffer(row["winner"], np.float16), mean.ravel())
     assert decoded(row["winner_image"]).size == (64, 64)
+
+
+def test_the_teachers_latents_are_the_same_from_means_as_from_moments(above, debug_run, walk, make):
+    config, upstream = above
+    small = debug_run({"features.latents": "means", "features.text_states": "int8"})
+    both = [
+        preferences._teachers(each, {**upstream, **walk(each)}, subjects(each, upstream)[:3])
+        for each in (config, small)
+    ]
+    assert {name: one.latents for name, one in both[0].items()} == {
+        name: one.latents for name, one in both[1].items()
+    }
 
 
 def test_a_samples_latents_are_what_the_vae_reads_from_its_picture(above, make):
