@@ -21,6 +21,7 @@ from pipeline.description import RECORD, Description, Grid, description_folder, 
 from pipeline.ledger import Entry, entries, entry_named, newest, section_of, with_inputs
 from pipeline.plots import score_bars
 from pipeline.preflight import SECTIONS
+from pipeline.standings import summarise
 from pipeline.tables import read
 from pipeline.values import flattened
 
@@ -171,7 +172,7 @@ def _scores(side: Side) -> dict[str, dict[str, float]]:
         return {}
     names = ["evaluator", "checkpoint", "task", "correct"]
     snapshot = entry.tables[evaluation.STAGE]
-    return evaluation.summarise(read(Path(side.root), snapshot, names, check=False))
+    return summarise(read(Path(side.root), snapshot, names, check=False))
 
 
 # --- what a person sees -------------------------------------------------------------------------

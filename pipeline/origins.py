@@ -18,6 +18,7 @@ from pipeline import evaluation
 from pipeline.ledger import Entry, entries, entry_named, newest, section_of, with_inputs
 from pipeline.preflight import SECTIONS
 from pipeline.snapshots import Shard, Snapshot
+from pipeline.standings import summarise
 from pipeline.tables import read, take
 from pipeline.values import flattened
 
@@ -120,7 +121,7 @@ def _score(root: Path, target: str, run: str | None) -> Lineage | None:
         snapshot = entry.tables[evaluation.STAGE]
         names = ["evaluator", "checkpoint", "task", "correct", "seed"]
         rows = read(root, snapshot, names, check=False)
-        shares = evaluation.summarise(rows).get(checkpoint, {})
+        shares = summarise(rows).get(checkpoint, {})
         if task not in shares:
             continue
         own = rows.filter(pc.equal(rows["checkpoint"], checkpoint))
