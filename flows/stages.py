@@ -26,7 +26,7 @@ from prefect.states import Completed
 
 from flows.artifacts import Progress, publish
 from flows.handed import Handed, above, hand_on
-from pipeline import preflight
+from pipeline import preflight, rounds
 from pipeline.config import RunConfig, load_run
 from pipeline.description import (
     RECORD,
@@ -93,20 +93,27 @@ def run_stage(
     overrides: Mapping[str, Any] | None,
     upstream: Mapping[str, Handed] | None,
     force: bool = False,
+    round: int = 0,
 ) -> State[Handed]:
-    """Reuse or make `stage`, publish what it is, and hand its manifest on."""
+    """Reuse or make `stage`, publish what it is, and hand its manifest on.
+
+    A stage of an on-policy round sees the run as this round does.
+    """
     logging.getLogger("pipeline").setLevel(logging.INFO)
     started = time.monotonic()
     config = load_run(run, overrides)
     preflight.require(config, stage.STAGE)
-    call = Call(stage, config, above(config, stage.STAGE, upstream))
+    manifests = above(config, rounds.name_of(stage.STAGE, round), upstream)
+    if round:
+        config, manifests = rounds.at(config, round), rounds.seen_by(manifests, round)
+    call = Call(stage, config, manifests)
     found = None if force else stage.find(config, call.upstream)
     if found is None:
         preflight.check(config, [stage.STAGE])
         manifest, made = work(call)
     else:
         manifest, made = reuse(call, found), 0
-    description = describe(call, manifest)
+    description = describe(call, manifest, round)
     rows = sum(snapshot.rows for snapshot in manifest.snapshots.values()) or description.rows_in
     made = rows if made is None else made
     timing = Timing(made=made, reused=rows - made, seconds=time.monotonic() - started)
@@ -172,12 +179,13 @@ def cached(name: str, key: str, body: Callable[[], Any], refresh: bool = False) 
     return state.result(), state.name == "Cached"
 
 
-def describe(call: Call, manifest: Manifest) -> Description:
+def describe(call: Call, manifest: Manifest, round: int = 0) -> Description:
     """The saved description, or a new one from the tables."""
     folder = description_folder(Path(call.config.root), call.stage.STAGE, manifest.content)
     if (folder / RECORD).is_file():
         return Description.load(folder)
-    description = call.stage.describe(call.config, call.upstream, manifest)
+    described = call.stage.describe(call.config, call.upstream, manifest)
+    description = rounds.named(described, round)
     description.save(folder)
     return description
 
@@ -189,4 +197,6 @@ def run_name() -> str:
     if given.get("beta") is not None:
         changes["dpo.beta"] = given["beta"]
     words = [f"{path}={value}" for path, value in changes.items()]
+    if given.get("round", 1) > 1:
+        words.insert(0, f"round {given['round']}")
     return " ".join([f"{flow_run.flow_name}/{Path(str(given.get('run'))).stem}", *words])[:200]

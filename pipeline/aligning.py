@@ -23,10 +23,12 @@ from lightgen_model.model import LightGen, Split, TokenLosses
 from pipeline import alignment
 from pipeline.batches import Rows, TableRows, TextStates, batch_rows, position_of
 from pipeline.config import DpoConfig, MaskingConfig, RunConfig
+from pipeline.drawing import checkpoint_folder
 from pipeline.draws import draw, to_device
 from pipeline.parallel import recompute_activations
 from pipeline.preferences import PREFERENCES
 from pipeline.pretraining import arguments, build_accelerator
+from pipeline.rounds import policy_of
 from pipeline.starting import origins_of, save_weights
 from pipeline.tables import Manifest
 from pipeline.training import Part, Schedule, fit
@@ -41,8 +43,10 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     torch.set_float32_matmul_precision(student.matmul_precision)
     root, place = Path(config.root), alignment.folder(config, upstream)
     accelerator = build_accelerator(config, student.precision, values, place)
-    start, device = root / upstream["student"].checkpoints["student"], str(accelerator.device)
-    reference = checkpoint.load(start, device, expected=student.model.drawn)
+    device = str(accelerator.device)
+    start = checkpoint_folder(config, *policy_of(upstream))
+    held_against = checkpoint_folder(config, *alignment.reference_of(config, upstream))
+    reference = checkpoint.load(held_against, device, expected=student.model.drawn)
     # Eval mode: dropout off, so that policy and reference agree at the first step.
     policy = checkpoint.load(start, device).requires_grad_(True)
     if values.checkpoint_activations:
@@ -61,7 +65,7 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     )
     average = fit(
         policy,
-        DpoStep(values, student.masking, reference, pairs),
+        DpoStep(values, student.masking, reference, pairs, starts_equal=start == held_against),
         values.optimizer,
         values,
         Schedule(
@@ -77,7 +81,9 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     about = {
         "stage": "dpo",
         "beta": values.beta,
+        "round": values.rounds,
         "student": upstream["student"].content,
+        "start": policy_of(upstream)[0].content,
         "preferences": upstream["preferences"].content,
         "run": config.name,
         **origins_of(config),
@@ -128,6 +134,7 @@ class DpoStep:
     masking: MaskingConfig
     reference: LightGen
     pairs: Pairs
+    starts_equal: bool = True  # the policy starts as the reference
 
     def __call__(
         self, model: nn.Module, step: int, part: Part
@@ -140,7 +147,7 @@ class DpoStep:
         winner, loser = losses.per_sample(num).chunk(2)
         winner_reference, loser_reference = frozen.per_sample(num).chunk(2)
         out = dpo_loss(winner, loser, winner_reference, loser_reference, self.config.beta)
-        if step == 0:
+        if step == 0 and self.starts_equal:
             check_first_loss(float(out.loss.detach()))
         drift = {"winner_drift": out.winner_drift, "loser_drift": out.loser_drift}
         extras = {"accuracy": out.accuracy, **drift}

@@ -478,17 +478,23 @@ class SamplingConfig(lightgen_model.config.SamplingConfig):
     precision: Literal["float32", "bfloat16"] = "float32"  # of the student's weights; tokens: f32
 
 
+# The files of pipeline/pair_builders/.
+PairKind = Literal["teacher_over_student", "best_over_worst", "same_seed"]
+
+
 class PreferencesConfig(Frozen):
     image_size: int = Field(ge=16)
     num_captions: int = Field(ge=1)
     samples_per_caption: int = Field(4, ge=1)
-    pairs: tuple[Literal["teacher_over_student", "best_over_worst"], ...] = Field(
-        ("teacher_over_student", "best_over_worst"), min_length=1
-    )
-    min_margin: float = Field(0.1, ge=0)  # score difference below which two samples are a tie
+    pairs: tuple[PairKind, ...] = Field(("teacher_over_student", "best_over_worst"), min_length=1)
+    min_margin: float = Field(0.1, ge=0)  # score difference below which two pictures are a tie
+    # Who scores, and from where on a sample is good; None: the run's verdicts.
+    scorer: VerdictsConfig | None = None
+    alignment_weight: float = Field(0.5, ge=0, le=1)  # of a score; the rest is quality's
     sampling: SamplingConfig
     rows_per_shard: int = Field(250, ge=1)  # captions a shard
     seed: int = 0
+    seed_per_round: int = Field(1, ge=0)  # added for each later round; 0: the same captions again
 
 
 class DpoConfig(LoopConfig):
@@ -499,6 +505,9 @@ class DpoConfig(LoopConfig):
     log_every: int = Field(10, ge=1)
     checkpoint_every: int = Field(200, ge=1)
     seed: int = 0
+    # Sample, score, pair, train: so many times, each from the checkpoint of the one before.
+    rounds: int = Field(1, ge=1)
+    reference: Literal["last_round", "student"] = "last_round"  # of a round after the first
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "DpoConfig":

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline import alignment, evaluators, student
+from pipeline import evaluators, rounds, student
 from pipeline.captions import count, spread
 from pipeline.config import EvaluationConfig, EvaluatorConfig, RunConfig
 from pipeline.description import Description, Grid, Picture, Plot
@@ -44,8 +44,7 @@ MEAN = "mean"
 IN_ORDER = (  # of training: a difference is that of the last two
     (student.STAGE, student.UNTRAINED),
     (student.STAGE, student.CHECKPOINT),
-    (alignment.STAGE, alignment.CHECKPOINT),
-)
+)  # and every round of alignment
 WRONG = "wrong"  # where the evaluator names no reason
 
 SCORES = Table(
@@ -139,7 +138,7 @@ def checkpoints(upstream: Mapping[str, Manifest]) -> list[tuple[str, str]]:
     """Stage and name of each checkpoint to measure, however a manifest lists them."""
     return [
         (stage, name)
-        for stage, name in IN_ORDER
+        for stage, name in (*IN_ORDER, *rounds.aligned(upstream))
         if stage in upstream and name in upstream[stage].checkpoints
     ]
 

@@ -9,7 +9,7 @@ from lightgen_model.config import ModelConfig
 from pipeline import preferences
 from pipeline.drawing import checkpoint_folder, draw, encode
 from pipeline.features import autoencoder
-from pipeline.preferences import Contender, Subject, subjects
+from pipeline.subjects import subjects
 from pipeline.tables import read
 from pipeline.verdicts import accepted, decoded
 
@@ -88,24 +88,7 @@ def test_the_captions_are_chosen_by_themselves_and_were_accepted(above):
     assert len(chosen) == 12
     encoded = read(config.root, upstream["features"].snapshots["features_64"])
     assert {one.caption_id for one in chosen} <= set(encoded["caption_id"].to_pylist())
-    assert all(one.score > 0.5 for one in chosen)
-
-
-def contender(name: str, score: float) -> Contender:
-    return Contender(name, b"", b"", score, good=score > 0.5)
-
-
-@pytest.mark.parametrize(
-    ("scores", "margin", "reason"),
-    [([0.2, 0.9], 0.1, ""), ([0.5, 0.55], 0.1, "tie"), ([0.5], 0.0, "tie"), ([1, 1], 0.0, "tie")],
-)
-def test_best_over_worst_needs_a_margin(scores, margin, reason):
-    subject = Subject("id", "a red circle", "image", 0, 0, 1.0)
-    drawn = [contender(f"sample {n}", score) for n, score in enumerate(scores)]
-    row = preferences._best_over_worst(subject, drawn, margin)
-    assert row["reason"] == reason
-    assert row["winner_score"] == max(scores)
-    assert row["loser_score"] == min(scores)
+    assert all(one.pictures[0].score > 0.5 for one in chosen)
 
 
 def test_a_checkpoint_of_another_config_is_named(above, debug_run):
