@@ -505,13 +505,35 @@ class DpoConfig(LoopConfig):
     log_every: int = Field(10, ge=1)
     checkpoint_every: int = Field(200, ge=1)
     seed: int = 0
+    loss: Literal["dpo", "ipo", "kto"] = "dpo"
+    anchor: float = Field(0.0, ge=0)  # weight of the winners' own error beside the preference
+    # noise: a flow head's errors as those of the noise, (1 - t)^2, for which DPO was derived.
+    weighting: Literal["as_trained", "noise"] = "as_trained"
+    beta_end: float | None = Field(None, gt=0)  # beta moves there by equal factors a step
+    balance: Literal["none", "kind", "task"] = "none"  # equal shares of comparisons, or of tasks
+    # 0: new masks, times and noise every step; n: one of n that belong to the pair.
+    draws_per_pair: int = Field(0, ge=0)
+    # table: measured once for every pair and draw, so that training holds one network.
+    reference_errors: Literal["live", "table"] = "live"
+    watch_every: int = Field(0, ge=0)  # steps between looks at held-out captions; 0: never
+    watch_captions: int = Field(96, ge=1)
+    keep: Literal["last", "best"] = "last"  # best: of all looks, by the scorer
+    # Stop where the winners' error is this share above the reference's; None: never.
+    max_winner_rise: float | None = Field(None, gt=0)
     # Sample, score, pair, train: so many times, each from the checkpoint of the one before.
     rounds: int = Field(1, ge=1)
     reference: Literal["last_round", "student"] = "last_round"  # of a round after the first
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> "DpoConfig":
+    def _values_fit(self) -> "DpoConfig":
         _divides("batch_size", self.batch_size, self)
+        if self.reference_errors == "table" and not self.draws_per_pair:
+            raise ValueError(
+                "reference_errors: table needs draws_per_pair of 1 or more: draws that are new "
+                "every step cannot be measured before"
+            )
+        if self.keep == "best" and not self.watch_every:
+            raise ValueError("keep: best needs watch_every, the steps between looks")
         return self
 
 
