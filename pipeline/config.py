@@ -599,6 +599,8 @@ class RunConfig(Frozen):
             _sampling_fits("preferences", self.preferences, self.student)
         if self.preferences and self.features:
             _has_features("preferences.image_size", self.preferences.image_size, self.features)
+        if self.preferences and self.images:
+            _pairs_fit(self.preferences, self.images)
         if self.student and self.evaluation:
             _sampling_fits("evaluation", self.evaluation, self.student)
         return self
@@ -625,6 +627,14 @@ def _student_fits(student: StudentConfig, features: FeaturesConfig) -> None:
         raise ValueError(
             f"student.model.text_length: {student.model.text_length} differs from "
             f"features.text_length {features.text_length}"
+        )
+
+
+def _pairs_fit(preferences: PreferencesConfig, images: ImagesConfig) -> None:
+    if "same_seed" in preferences.pairs and isinstance(images.teacher, PicturesTeacher):
+        raise ValueError(
+            "preferences.pairs: same_seed needs a teacher that draws from seeds; images.teacher is "
+            "a set of pictures"
         )
 
 
