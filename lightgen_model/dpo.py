@@ -26,6 +26,7 @@ LOSSES = ("dpo", "ipo", "kto")
 @dataclass(frozen=True)
 class DpoLoss:
     loss: Tensor  # ()
+    preference: Tensor  # () the loss without its anchor
     accuracy: Tensor  # () share of pairs that the policy orders better than the reference
     margin: Tensor  # () mean difference of the rewards
     winner_drift: Tensor  # () winner error against the reference; rising is the known failure
@@ -65,6 +66,7 @@ def dpo_loss(
     loss = losses.mean()
     return DpoLoss(
         loss=loss + anchor * winner.mean() if anchor else loss,
+        preference=loss,
         accuracy=(margin > 0).float().mean(),
         margin=margin.mean(),
         winner_drift=winner_drift.mean(),

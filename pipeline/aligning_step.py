@@ -83,6 +83,7 @@ class DpoStep:
         if step == 0 and self.starts_equal:
             check_first(own, theirs, beta, exact=values.reference_errors == "live")
         told = {
+            "preference": out.preference,
             "accuracy": out.accuracy,
             "margin": out.margin,
             "winner_drift": out.winner_drift,

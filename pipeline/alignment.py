@@ -150,10 +150,13 @@ def _curves(log: list[dict[str, Any]]) -> tuple[Plot, ...]:
     def column(name: str) -> list[float]:
         return [row[name] for row in log]
 
+    # An anchor is a hundred times what the preference is, and would hide its course.
+    loss = "preference" if log and "preference" in log[0] else "loss"
+
     steps = column("step")
     errors = [column(name) for name in ("accuracy", "winner_drift", "loser_drift")]
     plots = [
-        Plot("DPO loss", loss_plot(steps, column("loss"), label="DPO loss")),
+        Plot("DPO loss", loss_plot(steps, column(loss), label="preference loss")),
         Plot("Accuracy and errors", preference_plot(steps, *errors)),
     ]
     if log and "margin" in log[0]:

@@ -31,6 +31,9 @@ class Frozen(BaseModel):
 # --- captions ---------------------------------------------------------------------------------
 
 
+ShapesTask = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
+
+
 class ShapesCaptions(Frozen):
     """Captions from the grammar of the embedded world; held-out prompts never occur."""
 
@@ -38,6 +41,17 @@ class ShapesCaptions(Frozen):
     name: str = "shapes"
     num_captions: int = Field(ge=1)
     seed: int = 0
+    # How often each task is asked, of all together; {}: the tasks in turn.
+    task_shares: dict[ShapesTask, Annotated[float, Field(ge=0)]] = {}
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "ShapesCaptions":
+        if self.task_shares and not sum(self.task_shares.values()):
+            raise ValueError("task_shares: all of them are 0")
+        return self
+
+    def __hash__(self) -> int:  # a mapping among the values has none
+        return hash(self.model_dump_json())
 
 
 class CaptionSet(Frozen):

@@ -178,7 +178,7 @@ def reward_plot(
         for axes, values, name in zip(
             pair,
             (margins, divergence),
-            ("reward margin", "mean error minus reference's"),
+            ("reward margin", "KL proxy: error minus reference's"),
             strict=True,
         ):
             axes.axhline(0.0, color=QUIET, linewidth=0.9, linestyle=(0, (4, 3)))

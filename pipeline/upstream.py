@@ -6,7 +6,7 @@ Rerun: looks again; nothing is made. A stage that is not made yet is a `ValueErr
        command that makes it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from pipeline import (
@@ -70,8 +70,18 @@ def resolve(config: RunConfig, before: str) -> dict[str, Manifest]:
     names = [step.name for step in steps(config)]
     if before not in names:
         raise ValueError(f"no stage is called {before!r}; the stages are {names}")
+    return _found(config, before, steps(config)[: names.index(before)])
+
+
+def found_of(config: RunConfig, last: str) -> dict[str, Manifest]:
+    """The manifests of the stages up to and with `last`."""
+    names = [step.name for step in steps(config)]
+    return _found(config, "what follows it", steps(config)[: names.index(last) + 1])
+
+
+def _found(config: RunConfig, before: str, wanted: Sequence[Step]) -> dict[str, Manifest]:
     upstream: dict[str, Manifest] = {}
-    for name, stage, number in steps(config)[: names.index(before)]:
+    for name, stage, number in wanted:
         if number:
             seen = rounds.seen_by(upstream, number)
             found = stage.find(rounds.at(config, number), seen)
