@@ -122,7 +122,13 @@ def build_step(
 
     table = ErrorTable.of(
         config.root,
-        [student.masking.model_dump(mode="json"), values.seed, values.weighting, student.precision],
+        [
+            student.masking.model_dump(mode="json"),
+            student.model.head.model_dump(mode="json"),
+            values.seed,
+            values.weighting,
+            student.precision,
+        ],
         f"{whose[0].content} {upstream['preferences'].content}",
         pairs.pair_ids,
         values.draws_per_pair,

@@ -19,6 +19,7 @@ from pipeline.pictures import Cell, side_by_side
 from pipeline.rounds import policy_of
 from pipeline.subjects import scorer_of, values_of
 from pipeline.tables import Manifest, Snapshot, read, take
+from pipeline.tasks import task_of
 from pipeline.verdicts import reasons
 
 SHOWN = 12
@@ -28,7 +29,7 @@ def describe(
     config: RunConfig, upstream: Mapping[str, Manifest], manifest: Manifest
 ) -> Description:
     snapshots = manifest.snapshots
-    names = ["kind", "keep", "reason", "winner_score", "loser_score"]
+    names = ["caption", "kind", "keep", "reason", "winner_score", "loser_score"]
     table = read(config.root, snapshots["preferences"], names, check=False)
     rejected = [reason for reason in table["reason"].to_pylist() if reason]
     values, scorer = values_of(config), scorer_of(config)
@@ -49,7 +50,7 @@ def describe(
             "a good sample": f"alignment {scorer.min_alignment:g}, quality {scorer.min_quality:g}",
             "least margin": f"{values.min_margin:g}",
         },
-        tables=(_by_kind(table), _samples_grid(config, snapshots["samples"])),
+        tables=(_by_kind(table), _by_task(table), _samples_grid(config, snapshots["samples"])),
         pictures=_sheets(config, snapshots["preferences"], table),
     )
 
@@ -67,6 +68,24 @@ def _by_kind(table: pa.Table) -> Grid:
             cells.append((kind.replace("_", " "), f"{len(own):,}", f"{len(pairs):,}", *scores))
     header = ("comparison", "compared", "pairs", "mean winner score", "mean loser score")
     return Grid("Pairs by comparison", header, tuple(cells))
+
+
+def _by_task(table: pa.Table) -> Grid:
+    """Easy tasks tie more often: `dpo.balance` can make up for it."""
+    rows: dict[str, list[bool]] = {}
+    for caption, keep in zip(table["caption"].to_pylist(), table["keep"].to_pylist(), strict=True):
+        rows.setdefault(task_of(caption), []).append(keep)
+    pairs = sum(map(sum, rows.values()))
+    cells = tuple(
+        (
+            task.replace("_", " "),
+            f"{len(rows[task]):,}",
+            f"{sum(rows[task]):,}",
+            f"{sum(rows[task]) / max(1, pairs):.1%}",
+        )
+        for task in sorted(rows)
+    )
+    return Grid("Pairs by task", ("task", "compared", "pairs", "of all pairs"), cells)
 
 
 def _samples_grid(config: RunConfig, snapshot: Snapshot) -> Grid:
