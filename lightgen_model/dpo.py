@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOSSES = ("dpo", "ipo", "kto")
+LOSSES = ("dpo", "ipo", "kto", "sft")  # sft: the winner's error alone, to compare with
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ def dpo_loss(
             losses = ipo(margin)
         case "kto":
             losses = kto(-0.5 * beta * winner_drift, -0.5 * beta * loser_drift)
+        case "sft":
+            losses = winner
         case _:
             raise ValueError(f"preference loss {kind!r}; allowed: {', '.join(LOSSES)}")
     loss = losses.mean()

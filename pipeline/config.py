@@ -519,7 +519,7 @@ class DpoConfig(LoopConfig):
     log_every: int = Field(10, ge=1)
     checkpoint_every: int = Field(200, ge=1)
     seed: int = 0
-    loss: Literal["dpo", "ipo", "kto"] = "dpo"
+    loss: Literal["dpo", "ipo", "kto", "sft"] = "dpo"  # sft: learn winners, mind no loser
     anchor: float = Field(0.0, ge=0)  # weight of the winners' own error beside the preference
     # noise: a flow head's errors as those of the noise, (1 - t)^2, for which DPO was derived.
     weighting: Literal["as_trained", "noise"] = "as_trained"

@@ -117,7 +117,7 @@ def test_values_that_came_later_leave_what_was_trained_found(debug_run):
     [
         ({"dpo.reference_errors": "table"}, "table needs draws_per_pair of 1 or more"),
         ({"dpo.keep": "best"}, "best needs watch_every"),
-        ({"dpo.loss": "ppo"}, "dpo.loss: Input should be 'dpo', 'ipo' or 'kto'"),
+        ({"dpo.loss": "ppo"}, "dpo.loss: Input should be 'dpo', 'ipo', 'kto' or 'sft'"),
     ],
 )
 def test_values_that_do_not_fit_are_named(debug_run, changes, sentence):
