@@ -43,13 +43,13 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     step = build_step(config, upstream, pairs, accelerator)
     # Eval mode: dropout off, so that policy and reference agree at the first step.
     start = checkpoint_folder(config, *policy_of(upstream))
-    policy = checkpoint.load(start, str(accelerator.device), expected=student.model.drawn)
+    policy = checkpoint.load(start, named(accelerator.device), expected=student.model.drawn)
     policy.requires_grad_(True)
     if values.checkpoint_activations:
         recompute_activations(policy)
     looker = None
     if values.watch_every and accelerator.is_main_process:
-        looker = HeldOut.build(config, upstream, place.path, accelerator.device)
+        looker = HeldOut.build(config, upstream, place.path, named(accelerator.device))
     average = fit(
         policy,
         step,
@@ -105,7 +105,7 @@ def build_step(
     assert values is not None and student is not None
     whose = alignment.reference_of(config, upstream)
     folder, device = checkpoint_folder(config, *whose), accelerator.device
-    network = checkpoint.load(folder, str(device), expected=student.model.drawn)
+    network = checkpoint.load(folder, named(device), expected=student.model.drawn)
     live = LiveReference(network, values.weighting)
     equal = folder == checkpoint_folder(config, *policy_of(upstream))
     step = DpoStep(values, student.masking, student.model.drawn, pairs, live, equal)
@@ -136,6 +136,11 @@ def build_step(
     )
     reference: Reference = MeasuredReference(table.measured(measure, accelerator))
     return DpoStep(values, student.masking, student.model.drawn, pairs, reference, equal)
+
+
+def named(device: torch.device) -> str:
+    """A device as weights files know it: of several processes' CPUs there is one."""
+    return str(device) if device.type == "cuda" else device.type
 
 
 def too_far(limit: float | None, row: Mapping[str, float]) -> str:

@@ -50,15 +50,15 @@ class HeldOut:
     lengths: Tensor  # (B,)
     seeds: Sequence[int]
     judge: Judge
-    device: torch.device
+    device: str
 
     @staticmethod
     def build(
-        config: RunConfig, upstream: Mapping[str, Manifest], folder: Path, device: torch.device
+        config: RunConfig, upstream: Mapping[str, Manifest], folder: Path, device: str
     ) -> "HeldOut":
         assert config.features is not None
         captions = held_out_captions(config, upstream)
-        encoder = text_encoder(config.features, str(device))
+        encoder = text_encoder(config.features, device)
         states, lengths = encoder.encode(list(captions.values()))
         seeds = [seed_of(caption_id, "held out") for caption_id in captions]
         judge = build_judge(scorer_of(config).judge, config.root)
@@ -108,7 +108,7 @@ class HeldOut:
         model.load_state_dict({name: average[name] for name in model.state_dict()})
         if values.sampling.precision == "bfloat16":
             model = model.to(torch.bfloat16)
-        vae = autoencoder(self.config.features, str(self.device))
+        vae = autoencoder(self.config.features, self.device)
         images: list[np.ndarray] = []
         for first in range(0, len(self.captions), values.sampling.batch_size):
             rows = slice(first, first + values.sampling.batch_size)

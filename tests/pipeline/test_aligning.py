@@ -4,10 +4,11 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from lightgen_model.checkpoint import read_config
 from pipeline import aligning, alignment, preferences
-from pipeline.aligning import align_student, too_far
+from pipeline.aligning import align_student, named, too_far
 from pipeline.checkpoints import read_rows
 from pipeline.states import saved
 
@@ -123,3 +124,8 @@ def test_values_that_came_later_leave_what_was_trained_found(debug_run):
 def test_values_that_do_not_fit_are_named(debug_run, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         debug_run(changes)
+
+
+def test_a_processs_cpu_is_the_cpu():
+    assert named(torch.device("cpu", 0)) == "cpu"
+    assert named(torch.device("cuda", 1)) == "cuda:1"

@@ -41,7 +41,7 @@ def test_no_round_pairs_what_is_held_out(above):
 
 def test_the_best_look_is_kept_and_the_first_of_equals(above, tmp_path, monkeypatch):
     config, upstream = above()
-    looker = HeldOut.build(config, upstream, tmp_path, torch.device("cpu"))
+    looker = HeldOut.build(config, upstream, tmp_path, "cpu")
     scores = iter([0.2, 0.6, 0.6, 0.1])
     monkeypatch.setattr(held_out, "score_of", lambda *_: score)
     for step in range(4):
@@ -56,7 +56,7 @@ def test_the_best_look_is_kept_and_the_first_of_equals(above, tmp_path, monkeypa
 
 def test_a_look_is_scored_and_shown_and_the_same_each_time(above, tmp_path):
     config, upstream = above()
-    looker = HeldOut.build(config, upstream, tmp_path, torch.device("cpu"))
+    looker = HeldOut.build(config, upstream, tmp_path, "cpu")
     looker.look(0, weights_of(config, 0))
     looker.look(5, weights_of(config, 0))
     looker.look(5, weights_of(config, 0))  # a training that goes on from before

@@ -116,3 +116,48 @@ def test_no_row_is_lost_between_the_two_tables(above, make):
     pairs = rows_of(config, manifest)
     over_student = pairs.filter(pc.equal(pairs["kind"], "teacher_over_student"))
     assert over_student["caption_id"].to_pylist() == samples["caption_id"].to_pylist()
+
+
+def test_values_that_came_later_leave_the_tables_of_before_found(debug_run):
+    """The names are those of a time that knew neither scorer nor weight nor rules."""
+    only = {"preferences.pairs": ["best_over_worst"]}
+    before = preferences._folders(debug_run(only))["preferences"].name
+    assert before == "preferences-15698c30ddbc3b40"
+    for change in (
+        {"preferences.scorer": {"judge": {"kind": "shapes"}}},
+        {"preferences.alignment_weight": 1.0},
+        {"preferences.min_margin": 0.2},
+        {"preferences.pairs": ["teacher_over_student"]},
+    ):
+        assert preferences._folders(debug_run({**only, **change}))["preferences"].name != before
+
+
+def test_pictures_of_equal_seeds_and_another_scorer(debug_run, walk, train, make):
+    """Every accepted picture of the teacher meets the sample of its seed."""
+    changes = {
+        "preferences.pairs": ["same_seed"],
+        "preferences.seed": 5,
+        "preferences.scorer": {"judge": {"kind": "shapes"}, "min_quality": 0.9},
+        "images.seeds_per_caption": 2,
+    }
+    config = debug_run(changes)
+    upstream = walk(config)
+    upstream["student"] = train(config, upstream)
+    manifest, _ = make(preferences, config, upstream)
+    pairs = rows_of(config, manifest).to_pylist()
+    pictures = {one.caption_id: len(one.pictures) for one in subjects(config, upstream)}
+    assert max(pictures.values()) == 2
+    assert len(pairs) == sum(pictures.values())
+    assert {row["winner_from"] for row in pairs} == {"teacher", "teacher 1"}
+    samples = rows_of(config, manifest, "samples").to_pylist()
+    drawn = {
+        row["seed"] for row in read(config.root, upstream["images"].snapshots["images"]).to_pylist()
+    }
+    assert {row["seed"] for row in samples} <= drawn
+
+
+def test_a_set_of_pictures_has_no_seeds_to_share(debug_run):
+    source = {"paths": ["x.tar"], "format": "webdataset", "licence": "MIT"}
+    teacher = {"kind": "pictures", "name": "set", **source}
+    with pytest.raises(ValueError, match="same_seed needs a teacher that draws from seeds"):
+        debug_run({"preferences.pairs": ["same_seed"], "images.teacher": teacher})
