@@ -1,7 +1,8 @@
 """The whole way: captions, images, verdicts, features, student, preferences, dpo, evaluate.
 
 In:    a run and overrides by dotted path.
-Out:   the manifests of all stages, report.json and report.html in the run's root.
+Out:   first the run's plan, then the manifests of all stages; report.json and report.html in the
+       run's root, with what was spent beside what was planned.
 Rerun: every stage that is there already is reused; see `flows.stages`.
 """
 
@@ -17,11 +18,14 @@ from prefect.utilities.engine import link_state_to_flow_run_result
 from flows.dataset import captions, features, images, verdicts
 from flows.evaluation import evaluate
 from flows.handed import Handed, manifest_of
+from flows.plan import tell
 from flows.stages import run_name
 from flows.training import dpo, preferences, student
-from pipeline import evaluation, preflight
+from pipeline import cost_page, evaluation, preflight
 from pipeline.config import RunConfig, load_run
+from pipeline.costs import costs_of
 from pipeline.description import Description, Timing, description_folder
+from pipeline.plan import Plan
 from pipeline.report import build_report, markdown, write_report
 from pipeline.upstream import steps
 
@@ -35,6 +39,7 @@ STAGES = {
 def distill(run: str, overrides: dict[str, Any] | None = None) -> dict[str, Handed]:
     """Everything, each stage reused where it is already made."""
     config = load_run(run, overrides)
+    planned = tell(config)
     chosen = [step for step in steps(config) if preflight.configured(config, step.stage.STAGE)]
     preflight.check(config, [step.stage.STAGE for step in chosen])
     handed: dict[str, Handed] = {}
@@ -48,7 +53,7 @@ def distill(run: str, overrides: dict[str, Any] | None = None) -> dict[str, Hand
         )
         handed[name] = cast(Handed, state.result())
         link_state_to_flow_run_result(state, handed[name])
-    report(config, handed)
+    report(config, handed, planned)
     return handed
 
 
@@ -62,8 +67,8 @@ def _linked_to_last(handed: dict[str, Handed]) -> dict[str, Handed]:
     return copies | {last: handed[last]} if handed else {}
 
 
-def report(config: RunConfig, handed: dict[str, Handed]) -> None:
-    """Write the run's report and show its essence in the UI."""
+def report(config: RunConfig, handed: dict[str, Handed], planned: Plan) -> None:
+    """Write the run's report and show its essence in the UI, with the cost ledger."""
     manifests = {name: manifest_of(config, value) for name, value in handed.items()}
     timings = {name: Timing(**value["timing"]) for name, value in handed.items()}
     descriptions = {
@@ -73,8 +78,12 @@ def report(config: RunConfig, handed: dict[str, Handed]) -> None:
         for name, manifest in manifests.items()
     }
     scores = evaluation.scores(config, manifests["evaluate"]) if "evaluate" in manifests else None
-    page = write_report(config, manifests, descriptions, timings, scores)
+    costs = costs_of(config, planned, manifests, descriptions, timings)
+    page = write_report(config, manifests, descriptions, timings, scores, costs=costs)
     told = build_report(config.name, manifests, descriptions, timings, scores, note=config.note)
     text = f"{markdown(told, descriptions)}\nEverything on one page: `{page.resolve()}`\n"
     create_markdown_artifact(text, key=f"{config.name}-report", description="the run's report")
+    ledger = cost_page.markdown(costs)
+    create_markdown_artifact(ledger, key=f"{config.name}-ledger", description="what it cost")
+    get_run_logger().info("%s", cost_page.plain(costs))
     get_run_logger().info("report: %s", page)

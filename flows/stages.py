@@ -34,6 +34,7 @@ from pipeline.description import (
     Timing,
     description_folder,
 )
+from pipeline.spending import Meter, devices_of, shard_name
 from pipeline.tables import Manifest, Shard, Work
 
 Upstream: TypeAlias = Mapping[str, Manifest]
@@ -69,6 +70,7 @@ class Call:
     stage: Stage
     config: RunConfig
     upstream: Upstream
+    meter: Meter
 
     def key(self, part: str) -> str:
         """The cache key, also the file name of the result: the stage, its values, its inputs."""
@@ -106,7 +108,8 @@ def run_stage(
     manifests = above(config, rounds.name_of(stage.STAGE, round), upstream)
     if round:
         config, manifests = rounds.at(config, round), rounds.seen_by(manifests, round)
-    call = Call(stage, config, manifests)
+    meter = Meter(Path(config.root), stage.STAGE, devices_of(config, stage.STAGE))
+    call = Call(stage, config, manifests, meter)
     found = None if force else stage.find(config, call.upstream)
     if found is None:
         preflight.check(config, [stage.STAGE])
@@ -116,6 +119,8 @@ def run_stage(
     description = describe(call, manifest, round)
     rows = sum(snapshot.rows for snapshot in manifest.snapshots.values()) or description.rows_in
     made = rows if made is None else made
+    if made:
+        meter.charge([manifest.content])  # what belongs to no single shard
     timing = Timing(made=made, reused=rows - made, seconds=time.monotonic() - started)
     publish(config.name, description, timing)
     handed = hand_on(config, manifest, timing)
@@ -154,7 +159,9 @@ def make_tables(call: Call) -> tuple[Manifest, int]:
         values, _ = cached(f"make {work.name}", call.key(work.name), body, refresh=True)
         new = [Shard(**value) for value in values]
         shards += new
-        made += sum(shard.rows for shard in new) if told else 0
+        if told:
+            made += sum(shard.rows for shard in new)
+            call.meter.charge(shard_name(shard) for shard in new)
         done += work.rows
     committed: list[Manifest] = []
 

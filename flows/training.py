@@ -9,6 +9,7 @@ many processes and can die alone.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Protocol, cast
 
@@ -22,12 +23,13 @@ from flows.dataset import Above, Overrides
 from flows.evaluation import evaluate
 from flows.handed import Handed, above, hand_on
 from flows.launch import launch
-from flows.stages import Call, Stage, cached, make_tables, run_name, run_stage
+from flows.stages import Call, Stage, Upstream, cached, make_tables, run_name, run_stage
 from pipeline import alignment as dpo_stage
 from pipeline import preferences as preferences_stage
 from pipeline import rounds
 from pipeline import student as student_stage
-from pipeline.config import load_run
+from pipeline.checkpoints import TrainingFolder
+from pipeline.config import RunConfig, load_run
 from pipeline.description import write_whole
 from pipeline.tables import Manifest
 
@@ -36,6 +38,7 @@ Round = Annotated[int, Field(ge=1)]  # of on-policy alignment; `dpo.rounds` says
 
 class TrainingStage(Stage, Protocol):
     def command(self, config_file: Path, upstream_file: Path) -> list[str]: ...
+    def folder(self, config: RunConfig, upstream: Upstream) -> TrainingFolder: ...
 
 
 @flow(name="student", flow_run_name=run_name, log_prints=True)
@@ -91,9 +94,13 @@ def train(call: Call) -> tuple[Manifest, None]:
     manifests = {name: manifest.to_json() for name, manifest in call.upstream.items()}
     write_whole(folder / "upstream.json", json.dumps(manifests, indent=1).encode())
     command = stage.command(folder / "config.yaml", folder / "upstream.json")
-    relay = Relay(f"{call.config.name}-{stage.STAGE}")
+    paid_for = [stage.folder(call.config, call.upstream).relative]
+    relay = Relay(f"{call.config.name}-{stage.STAGE}", lambda: call.meter.charge(paid_for))
     # Called, not submitted: only the main thread hears a cancellation.
-    cached("train", call.key("train"), lambda: launch(command, relay), refresh=True)
+    try:
+        cached("train", call.key("train"), lambda: launch(command, relay), refresh=True)
+    finally:  # also when it is cancelled or fails: its time was spent
+        call.meter.charge(paid_for)
     manifest = stage.find(call.config, call.upstream)
     if manifest is None:
         raise RuntimeError(f"{' '.join(command)} ended well but left no finished checkpoint")
@@ -102,10 +109,13 @@ def train(call: Call) -> tuple[Manifest, None]:
 
 
 class Relay:
-    """Turns a training program's lines into log lines and a progress artifact a phase."""
+    """Turns a training program's lines into log lines and a progress artifact a phase.
 
-    def __init__(self, key: str) -> None:
-        self.key, self.last = key, 0
+    `made` is told at each row of the program's log.
+    """
+
+    def __init__(self, key: str, made: Callable[[], None]) -> None:
+        self.key, self.made, self.last = key, made, 0
         self.progress: Progress | None = None
 
     def __call__(self, line: str) -> None:
@@ -117,4 +127,5 @@ class Relay:
         if self.progress is None or row["step"] < self.last:
             self.progress = Progress(self.key, row["steps"], "steps")
         self.last = row["step"]
+        self.made()
         self.progress(row["step"], f"loss {row['loss']:.4f}" if "loss" in row else "")

@@ -11,6 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+TIME_FEATURES = 256  # sinusoids of a time, before the head embeds it
+
 
 class HeadConfig(BaseModel):
     """The per-token diffusion MLP (MAR, arXiv 2406.11838, section 3.2)."""

@@ -16,12 +16,11 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from lightgen_model.config import SOLVERS, HeadConfig, Solver
+from lightgen_model.config import SOLVERS, TIME_FEATURES, HeadConfig, Solver
 from lightgen_model.diffusion import Ddpm, flow_loss, flow_times, uniforms
 from lightgen_model.layers import NORM_EPS
 from lightgen_model.solvers import NoiseStream, StepNet, solution
 
-TIME_FEATURES = 256
 # Rows of (step, token) that are modulated at once when drawing. With few tokens a step is bound by
 # reading the weights, most of which are modulations'; larger products gain no more.
 ROWS_AHEAD = 256

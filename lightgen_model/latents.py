@@ -1,6 +1,7 @@
 """Latents from what the VAE says of a picture, without loading the VAE.
 
-In:    moments (B, 2c, h, w), mean and log-variance as the VAE gives them, with its scale and shift.
+In:    moments (B, 2c, h, w), mean and log-variance as the VAE gives them, or means (B, c, h, w),
+       with its scale and shift.
 Out:   normalised latents (B, c, h, w).
 """
 
@@ -22,4 +23,9 @@ def draw_latents(
         spread = torch.exp(0.5 * log_variance.clamp(*LOG_VARIANCE_RANGE))
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
         mean = mean + spread * noise
-    return (mean - shift) * scale
+    return normalise(mean, scale, shift)
+
+
+def normalise(z: Tensor, scale: float, shift: float) -> Tensor:
+    """What the autoencoder gives, centred and of about unit spread."""
+    return (z - shift) * scale

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-RATIO_SIGMA = 0.25  # of the truncated normal with mode 1.0 (MAR)
+from lightgen_model.unmasking import RATIO_SIGMA, unknown_distribution
 
 
 def mask_ratios(
@@ -27,9 +27,7 @@ def mask_ratios(
         low = 0.5 * (1 + math.erf((min_ratio - 1) / RATIO_SIGMA / math.sqrt(2)))
         quantile = low + (0.5 - low) * uniform
         return 1 + RATIO_SIGMA * math.sqrt(2) * torch.erfinv(2 * quantile - 1)
-    raise ValueError(
-        f"mask distribution {distribution!r}; allowed: truncated_normal, uniform, cosine"
-    )
+    raise unknown_distribution(distribution)
 
 
 def random_orders(num: int, num_tokens: int, generator: torch.Generator) -> Tensor:
@@ -60,20 +58,3 @@ def masked_counts(ratios: Tensor, num_tokens: int) -> Tensor:
 def masks_of(counts: Tensor, orders: Tensor) -> Tensor:
     """Masks (B, N) of the first `counts` (B,) places of each order (B, N)."""
     return orders.argsort(dim=1) < counts[:, None]
-
-
-def tokens_left(num_masked: int, num_iterations: int) -> list[int]:
-    """Masked tokens after each iteration of the cosine schedule; the last is 0 (MaskGIT).
-
-    `num_masked` is the initial count, so the same schedule serves inpainting (lightgen.md 3.2).
-    """
-    if not 1 <= num_iterations <= num_masked:
-        raise ValueError(
-            f"{num_iterations} iterations for {num_masked} tokens; allowed: 1 to {num_masked}"
-        )
-    left, counts = num_masked, []
-    for step in range(num_iterations - 1):
-        wanted = math.floor(num_masked * math.cos(math.pi / 2 * (step + 1) / num_iterations))
-        left = max(1, min(wanted, left - 1))  # at least one token a step
-        counts.append(left)
-    return [*counts, 0]

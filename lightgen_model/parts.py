@@ -7,9 +7,10 @@ Out:   the components of the pipeline: vae, text_encoder, tokenizer.
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import AutoTokenizer, T5EncoderModel
+from transformers import AutoTokenizer
 
 from lightgen_model.autoencoder import Autoencoder
+from lightgen_model.text_encoder import load_model
 
 
 def frozen_parts(about: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,9 +23,9 @@ def frozen_parts(about: Mapping[str, str], given: Mapping[str, Any]) -> dict[str
             )
     if "vae" not in parts:
         revision, subfolder = about.get("autoencoder_revision"), about.get("autoencoder_subfolder")
-        parts["vae"] = Autoencoder.load(about["autoencoder"], revision, subfolder or "").vae
+        parts["vae"] = Autoencoder.load(about["autoencoder"], revision or None, subfolder or "").vae
     if "text_encoder" not in parts:
-        place = {"revision": about.get("text_encoder_revision")}
-        parts["text_encoder"] = T5EncoderModel.from_pretrained(about["text_encoder"], **place)
-        parts["tokenizer"] = AutoTokenizer.from_pretrained(about["text_encoder"], **place)
+        place, revision = about["text_encoder"], about.get("text_encoder_revision") or None
+        parts["text_encoder"] = load_model(place, revision)
+        parts["tokenizer"] = AutoTokenizer.from_pretrained(place, revision=revision)
     return parts

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import AutoencoderDC, AutoencoderKL, DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import PreTrainedTokenizerBase, T5EncoderModel, T5GemmaEncoderModel
 
 from lightgen_model import arguments, model_card
 from lightgen_model.autoencoder import Autoencoder
@@ -44,8 +44,8 @@ class LightGenPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     def __init__(
         self,
-        vae: AutoencoderKL,
-        text_encoder: T5EncoderModel | None,
+        vae: AutoencoderKL | AutoencoderDC,
+        text_encoder: T5EncoderModel | T5GemmaEncoderModel | None,
         tokenizer: PreTrainedTokenizerBase | None,
         student: LightGenStudent,
     ) -> None:
@@ -224,7 +224,7 @@ class LightGenPipeline(DiffusionPipeline):  # type: ignore[misc]
         known = redraw = None
         self._num_timesteps = sampling.num_iterations
         if edit is not None:
-            known = self._autoencoder.mean(self._autoencoder.encode(edit.pixels))
+            known = self._autoencoder.latents(edit.pixels)
             redraw = tokens_to_redraw(self.values, edit.mask[:, 0], size)
             self._num_timesteps = min(self._num_timesteps, int(redraw.sum(1).max()))
         with self.progress_bar(total=self._num_timesteps) as bar:

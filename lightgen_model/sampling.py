@@ -21,9 +21,9 @@ from einops import rearrange
 from torch import Tensor
 
 from lightgen_model.config import SamplingConfig
-from lightgen_model.masking import tokens_left
 from lightgen_model.model import LightGen, Places, Text, put
 from lightgen_model.solvers import num_noises
+from lightgen_model.unmasking import tokens_left
 
 # Of the tokens `index` (B, n) predicted now: as many noises (B * n, D) as the solver asks for.
 NoiseSource = Callable[[Tensor], Iterator[Tensor]]

@@ -37,7 +37,9 @@ class VisionEncoder:
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to patch features (B, N, F), float32, in raster order."""
-        mean, spread = (rearrange(torch.tensor(x), "c -> c 1 1") for x in (MEAN, SPREAD))
+        mean, spread = (
+            rearrange(torch.tensor(x, device=pixels.device), "c -> c 1 1") for x in (MEAN, SPREAD)
+        )
         inputs = ((pixels + 1) / 2 - mean) / spread
         out = self.model(inputs.to(self.model.device, self.model.dtype)).last_hidden_state
         patches = (pixels.shape[2] // self.patch_size) * (pixels.shape[3] // self.patch_size)

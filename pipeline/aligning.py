@@ -21,6 +21,7 @@ from pipeline.batches import Rows, TableRows, TextStates, position_of
 from pipeline.checkpoints import TrainingFolder
 from pipeline.config import RunConfig
 from pipeline.drawing import checkpoint_folder
+from pipeline.feature_tables import text_columns
 from pipeline.held_out import HeldOut
 from pipeline.pairs import COLUMNS, Pairs, check_latents
 from pipeline.parallel import Weights, recompute_activations
@@ -79,6 +80,7 @@ def load_pairs(
     """The run's pairs, each of them checked by one process."""
     values, student, preferences = config.dpo, config.student, config.preferences
     assert values is not None and student is not None and preferences is not None
+    assert config.features is not None
     root, gib, main = Path(config.root), values.table_memory_gib, accelerator.is_main_process
     snapshot, text = (
         upstream[stage].snapshots[name]
@@ -87,7 +89,7 @@ def load_pairs(
     cells = preferences.image_size // student.model.latent_stride
     pairs = Pairs.load(
         TableRows.open(root, snapshot, COLUMNS, gib),
-        TextStates(TableRows.open(root, text, ["caption_id", "states", "length"], gib)),
+        TextStates(TableRows.open(root, text, text_columns(config.features), gib)),
         shape=(student.model.latent_channels, cells, cells),
         balance=values.balance,
         check=main,

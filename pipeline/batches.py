@@ -1,6 +1,7 @@
 """Training batches as a pure function of the step.
 
-In:    `features_<px>` and `text` tables at their pinned versions, joined by caption.
+In:    `features_<px>` and `text` tables at their pinned versions, joined by caption; moments or
+       means, states in bfloat16 or int8.
 Out:   normalised latents with padded text states, for the rows of a batch that a process asks for.
 Rerun: the order is f(seed, epoch) over the pinned table; a resumed run skips to its step. Where the
        data stands is told by value (`position`), saved with the weights and compared on resume.
@@ -21,10 +22,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightgen_model.latents import draw_latents
+from lightgen_model.latents import draw_latents, normalise
+from pipeline.encoded_text import unpack
 from pipeline.tables import Snapshot, read, take
 
 Rows = NDArray[np.int64]
@@ -41,7 +44,8 @@ class TableRows:
         columns: Sequence[str] = (),
     ) -> None:
         self.held = None if held is None else held.combine_chunks()
-        self.root, self.snapshot, self.columns = root, snapshot, columns
+        self.root, self.snapshot = root, snapshot
+        self.columns = held.column_names if held is not None else columns
 
     @staticmethod
     def open(
@@ -72,6 +76,7 @@ class TextStates:
 
     def __init__(self, rows: TableRows) -> None:
         self.source = rows
+        self.columns = [name for name in ("states", "scales") if name in rows.columns]
         names = rows.whole("caption_id").to_pylist()
         self.place = {name: row for row, name in enumerate(names)}
         self.lengths = rows.whole("length").to_numpy().astype(np.int64)
@@ -98,10 +103,10 @@ class TextStates:
         L is `longest`, or what these rows need where that is more.
         """
         lengths = self.lengths[rows]
-        bits = self.source.take(rows)["states"].to_pylist()
+        stored = self.source.take(rows).select(self.columns).to_pylist()
         padded: Tensor | None = None
-        for number, (row, length) in enumerate(zip(bits, lengths.tolist(), strict=True)):
-            states = torch.frombuffer(bytearray(row), dtype=torch.bfloat16).view(length, -1)
+        for number, (row, length) in enumerate(zip(stored, lengths.tolist(), strict=True)):
+            states = unpack(row, length)
             if padded is None:
                 shape = (len(rows), max(longest, int(lengths.max())), states.shape[1])
                 padded = torch.zeros(shape)
@@ -119,7 +124,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureBatches:
-    source: TableRows  # moments (2c h w,) a row, float16, un-normalised
+    source: TableRows  # moments (2c h w,) or means (c h w,) a row, float16, un-normalised
     num_rows: int
     text_rows: Rows  # (num_rows,)
     text: TextStates
@@ -157,15 +162,22 @@ class FeatureBatches:
         """Some rows of a step's batch. Each row's latent is drawn with its own generator."""
         everyone = batch_rows(self.num_rows, self.batch_size, self.seed, step)
         rows = everyone[list(part)]
-        moments = fixed(self.source.take(rows)["moments"])
-        spread = torch.from_numpy(moments).view(len(rows), -1, self.cells, self.cells)
-        latents = [
-            draw_latents(one[None], self.scale, self.shift, generator)
-            for one, generator in zip(spread, generators, strict=True)
-        ]
+        latents = self._latents(rows, generators)
         longest = int(self.text.lengths[self.text_rows[everyone]].max())
         states, lengths = self.text.take(self.text_rows[rows], longest)
-        return Batch(torch.cat(latents), states, lengths, self._features(rows))
+        return Batch(latents, states, lengths, self._features(rows))
+
+    def _latents(self, rows: Rows, generators: Sequence[torch.Generator]) -> Tensor:
+        """Drawn from moments, each with its own generator; means are taken as they are."""
+        table = self.source.take(rows)
+        if "means" in table.column_names:
+            return mean_latents(table["means"], "means", self.cells, self.scale, self.shift)
+        moments = shaped(table["moments"], self.cells)
+        drawn = [
+            draw_latents(one[None], self.scale, self.shift, generator)
+            for one, generator in zip(moments, generators, strict=True)
+        ]
+        return torch.cat(drawn)
 
     def _features(self, rows: Rows) -> Tensor | None:
         if self.alignment is None:
@@ -203,6 +215,21 @@ def fixed(column: pa.ChunkedArray) -> NDArray[np.float16]:
     array = column.combine_chunks()
     flat: NDArray[np.float16] = array.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(array), -1).copy()
+
+
+def shaped(column: pa.ChunkedArray, cells: int) -> Tensor:
+    """A column of moments (B, 2c, h, w) or means (B, c, h, w), float16."""
+    return rearrange(torch.from_numpy(fixed(column)), "b (c h w) -> b c h w", h=cells, w=cells)
+
+
+def mean_latents(
+    column: pa.ChunkedArray, latents: str, cells: int, scale: float, shift: float
+) -> Tensor:
+    """Normalised latents (B, c, h, w) of a column of `moments` or `means`, without chance."""
+    stored = shaped(column, cells).float()
+    if latents == "moments":
+        return draw_latents(stored, scale, shift, None)
+    return normalise(stored, scale, shift)
 
 
 def batch_rows(num_rows: int, batch_size: int, seed: int, step: int) -> Rows:

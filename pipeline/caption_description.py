@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline import diversity, plots
 from pipeline.captions import STAGE, cautions, count, spread
@@ -69,10 +70,27 @@ def _facts(config: CaptionsConfig, snapshot: Snapshot, table: pa.Table) -> dict[
         facts[f"caution {number}"] = caution
     if config.decontamination:
         facts["benchmarks"] = ", ".join(each.name for each in config.decontamination.prompts)
+    if config.selection and config.selection.short_share is not None:
+        facts["short captions"] = _mix(config.selection.short_share, table)
     if config.rewriter:
         rewritten = pc.sum(pc.not_equal(table["original"], "")).as_py() or 0
         facts["rewritten"] = f"{rewritten:,} by {config.rewriter.model}"
     return facts
+
+
+def _mix(wanted: float, table: pa.Table) -> str:
+    """The share of short ones that was chosen; where it is another than asked for, why."""
+    kept = table.filter(table["keep"])
+    if not len(kept):
+        return "none"
+    # Rewritten ones were short when they were chosen.
+    short = pc.or_(pc.equal(kept["kind"], "short"), pc.not_equal(kept["original"], ""))
+    share = pc.sum(short).as_py() / len(kept)
+    told = f"{share:.1%} of those chosen"
+    if abs(share - wanted) * len(kept) <= 1:
+        return told
+    lacking = "long" if share > wanted else "short"
+    return f"{told}, {wanted:.1%} asked for: there are no more {lacking} ones"
 
 
 def _words(captions: pa.ChunkedArray) -> Numbers:
@@ -151,6 +169,8 @@ def _diversity(
     groups = [("kept", kept)]
     if not kept.all():
         groups.append(("kept and not selected", np.ones(len(kept), bool)))
+        chance = _by_chance(kept, sample["kind"].to_numpy(), config.seed)
+        groups.append(("as many by chance", chance))
     groups += [(name, kept & (sources == name)) for name in count(sources[kept].tolist())]
     cells = []
     for name, rows in groups:
@@ -162,6 +182,15 @@ def _diversity(
     balance, bars = _concepts(chosen)
     lengths = Plot("Words a caption", plots.bars(*_lengths(chosen), "words", "captions"))
     return [Grid("Diversity", header, tuple(cells)), balance], (lengths, bars)
+
+
+def _by_chance(kept: NDArray[np.bool_], kinds: NDArray[np.str_], seed: int) -> NDArray[np.bool_]:
+    """As many of each length class as were kept, any of them: what a choice must surpass."""
+    generator, chosen = np.random.default_rng(seed), np.zeros(len(kept), bool)
+    for kind in ("short", "long"):
+        own = np.flatnonzero(kinds == kind)
+        chosen[generator.permutation(own)[: int(kept[own].sum())]] = True
+    return chosen
 
 
 def _lengths(captions: Sequence[str]) -> tuple[list[str], list[float]]:

@@ -17,9 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import caption_sources, diversity, embeddings, languages, screening
-from pipeline.config import CaptionsConfig, CaptionSet, RewriterConfig, RunConfig
+from pipeline.config import (
+    CaptionsConfig,
+    CaptionSet,
+    EncoderEmbedding,
+    RewriterConfig,
+    RunConfig,
+)
 from pipeline.description import Description
 from pipeline.readings import read_source
 from pipeline.screening import Screened
@@ -146,15 +153,22 @@ def _folder(config: RunConfig) -> TableFolder:
     values = config.captions.model_dump(mode="json", include=SHAPING)  # type: ignore[arg-type]
     if config.captions.rewriter:
         values["rewriter"]["revision"] = _rewriter(config.captions.rewriter).revision
+    chosen_by = config.captions.selection and config.captions.selection.embedding
+    if isinstance(chosen_by, EncoderEmbedding):
+        from pipeline.encoders import weights_identity
+
+        weights = weights_identity(chosen_by.model, chosen_by.revision)
+        values["selection"]["embedding"]["model"] = weights
     return TableFolder(config.root, CAPTIONS, values)
 
 
 def _inputs(config: CaptionsConfig) -> str:
     sources = [caption_sources.build(source) for source in config.active]
+    choice = {"selection": diversity.VERSION} if config.selection else {}
     return identifier(
         [[source.name, source.licence, source.fingerprint()] for source in sources],
         config.rows_per_shard,
-        screening.inputs(config),
+        {**screening.inputs(config), **choice},
     )
 
 
@@ -224,16 +238,16 @@ class Rows:
         read = self.reading.rows.slice(first, stop - first).combine_chunks()
         reasons = self.screened.reason_of(slice(self.start + first, self.start + stop))
         matches = self.screened.match_of(slice(self.start + first, self.start + stop))
-        long = read["words"].to_numpy() >= self.long_words
+        long = pc.greater_equal(read["words"], self.long_words)
         columns = {
             "caption_id": read["caption_id"],
             "caption": read["caption"],
-            "original": [""] * len(read),
-            "source": [self.reading.source] * len(read),
-            "licence": [self.reading.licence] * len(read),
-            "kind": np.where(long, "long", "short").tolist(),
+            "original": pa.repeat("", len(read)),
+            "source": pa.repeat(self.reading.source, len(read)),
+            "licence": pa.repeat(self.reading.licence, len(read)),
+            "kind": pc.if_else(long, "long", "short"),
             "place": read["place"],
-            "keep": [not reason for reason in reasons],
+            "keep": pc.equal(reasons, ""),
             "reason": reasons,
             "match": matches,
         }

@@ -24,6 +24,7 @@ from pipeline.tables import Manifest
 
 FINAL, MANIFEST, RUN = "final", "manifest.json", "run.yaml"
 CURVE, SAMPLES = "curve.jsonl", "samples"
+CURVE_PROMPTS = 24  # prompts a task behind a point of the learning curve
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import lightgen_model.config
 from lightgen_model.config import ModelConfig
+from pipeline.rates import PlanConfig
 
 RUNS = Path(__file__).parent.parent / "infra" / "runs"
 _VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
@@ -184,6 +185,7 @@ class RewriterConfig(Frozen):
     max_words: int = Field(80, ge=10)
     requests_in_flight: int = Field(64, ge=1)
     timeout_seconds: float = Field(60, gt=0)
+    patience_seconds: float = Field(300, gt=0)  # for one answer, all retries together
 
 
 class CaptionsConfig(Frozen):
@@ -236,6 +238,14 @@ class QuantizationConfig(Frozen):
     method: Literal["bitsandbytes_4bit", "bitsandbytes_8bit", "torchao"]
     weights: Literal["int8", "int4", "float8"] = "int8"  # torchao alone
     components: tuple[str, ...] = Field(("transformer",), min_length=1)  # of the pipeline
+
+    @model_validator(mode="after")
+    def _weights_are_torchaos(self) -> "QuantizationConfig":
+        if self.method != "torchao" and self.weights != "int8":
+            raise ValueError(
+                f"weights: {self.weights!r} is for torchao; {self.method} names its own bits"
+            )
+        return self
 
 
 class SafetyConfig(Frozen):
@@ -375,23 +385,42 @@ JudgeConfig = Annotated[ShapesJudge | QwenJudge | ClipJudgeConfig, Field(discrim
 
 class VerdictsConfig(Frozen):
     judge: JudgeConfig
+    # A CLIP's scores as further columns beside the judge's, in a table of their own.
+    clip: ClipJudgeConfig | None = None
+    min_clip: float = Field(0, ge=0, le=1)  # of CLIPScore, 2.5 times the cosine
+    min_aesthetic: float = Field(0, ge=0, le=1)  # a tenth of the aesthetic head's 1 to 10
     min_alignment: float = Field(0.5, ge=0, le=1)  # applied downstream: no picture is redrawn
     min_quality: float = Field(0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _thresholds_have_scores(self) -> "VerdictsConfig":
+        if self.min_clip and not self.clip:
+            raise ValueError("min_clip: needs verdicts.clip, whose scores it cuts")
+        if self.min_aesthetic and not (self.clip and self.clip.aesthetic):
+            raise ValueError("min_aesthetic: needs verdicts.clip.aesthetic, the head that scores")
+        return self
 
 
 # --- features ---------------------------------------------------------------------------------
 
 
 class FeaturesConfig(Frozen):
-    autoencoder: str  # folder or hub repository of an AutoencoderKL
+    autoencoder: str  # folder or hub repository of an AutoencoderKL or AutoencoderDC
     autoencoder_subfolder: str = ""  # "vae" in a repository that holds a whole pipeline
-    text_encoder: str  # folder or hub repository of a T5 encoder with its tokenizer
+    text_encoder: str  # folder or hub repository of a T5 or T5Gemma with its tokenizer
     autoencoder_revision: str | None = None
     text_encoder_revision: str | None = None
     image_sizes: tuple[int, ...] = Field(min_length=1)
     text_length: int = Field(128, ge=1)
     batch_size: int = Field(64, ge=1)
     dtype: Literal["bfloat16", "float32"] = "float32"
+    # moments: mean and log-variance, from which training draws; means: half the room, and all that
+    # an autoencoder without a posterior (AutoencoderDC) has.
+    latents: Literal["moments", "means"] = "moments"
+    text_states: Literal["bfloat16", "int8"] = "bfloat16"  # int8: half the room, about 0.6 % off
+    # full: every caption is encoded at text_length; longest: beside others of about its length.
+    text_padding: Literal["full", "longest"] = "full"
+    workers: int = Field(4, ge=1)  # threads that decode and resize pictures beside the encoder
     # A vision transformer for `student.model.repa`: a table of its features beside each size's.
     alignment_encoder: str | None = None  # folder or hub repository, such as of DINOv2
     alignment_encoder_revision: str | None = None
@@ -588,6 +617,7 @@ class RunConfig(Frozen):
     root: str  # folder of tables, checkpoints and reports, relative to the repository
     device: Literal["cpu", "cuda"] = "cpu"
     note: str = ""  # what a reader of its report must know before anything else
+    plan: PlanConfig = PlanConfig()  # what it is thought to cost; changes nothing that is made
     captions: CaptionsConfig
     # A run may end early: `real` only harvests captions.
     images: ImagesConfig | None = None

@@ -7,10 +7,14 @@ Out:   it in RGB, turned as its EXIF says, transparency on white; None with a re
 
 import io
 import struct
+from functools import cache
 
 from PIL import Image, ImageOps
 
 BROKEN, ANIMATED, TOO_LARGE = "does not decode", "animated picture", "too many pixels"
+# Not all that PIL reads: some readers start programs (EPS) or hold formats inside formats (ICNS).
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
+FITTING = "middle square, halved by boxes, then bicubic"  # how `square` makes a size
 MAX_PIXELS = 64_000_000  # 8,000 x 8,000; decoding takes four bytes for each
 # What PIL's readers raise on damaged files, found by damaging files of seventeen formats.
 DAMAGE = (
@@ -30,7 +34,7 @@ DAMAGE = (
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image | None, str]:
     """The picture and "", or None and what is wrong. The size is read before any pixel is."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_readers())
         if image.width * image.height > max_pixels:
             return None, TOO_LARGE
         # A phone's JPEG may hold a second picture; the first is the one that was taken.
@@ -43,6 +47,13 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image | Non
         return None, TOO_LARGE
     except DAMAGE:
         return None, BROKEN
+
+
+@cache
+def _readers() -> tuple[str, ...]:
+    """Those of the formats that this PIL can read."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -58,14 +69,16 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """The middle square at `size` pixels; halved by boxes while it is more than twice as large.
+    """The middle square at `size` pixels: halved by boxes while it can be, the rest bicubic.
 
-    As ADM prepares pictures (arXiv 2105.05233): one large step would alias or blur.
+    As ADM prepares pictures (arXiv 2105.05233): one large step would alias or blur. The square is
+    cut first, so that an oblong picture costs no more than its square.
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
+    if image.width != image.height:
+        image = image.crop((left, top, left + side, top + side))
     while image.width >= 2 * size:
         half = image.width // 2
         image = image.resize((half, half), Image.Resampling.BOX)
-    return image if image.width == size else image.resize((size, size), Image.Resampling.LANCZOS)
+    return image if image.width == size else image.resize((size, size), Image.Resampling.BICUBIC)

@@ -20,6 +20,7 @@ from pipeline.pictures import shrink
 MAX_MARKDOWN_BYTES = 300_000
 MAX_TABLE_ROWS = 60  # of a table inside the artifact; the rest is counted in a last row
 RECORD = "description.json"
+SPACE = "\u00a0"  # not as an entity: the UI shows that one as it is written
 
 # Lengths of the bar under the heading: kept, then the reasons from most to least frequent.
 KEPT_COLOUR = "#16965a"
@@ -159,8 +160,8 @@ def _page(
 ) -> str:
     name = f"{description.stage}/{run}" if run else description.stage
     parts = [
-        f"# {_plain(description.title)}",
-        f"`{name}` &nbsp; {rows_line(description)}",
+        f"# {escaped(description.title)}",
+        f"`{name}` {SPACE} {rows_line(description)}",
         _image("kept and rejected", "svg+xml", share_bar(description)),
         work_line(timing) if timing else "",
     ]
@@ -179,7 +180,7 @@ def _page(
 
 
 def rows_line(description: Description) -> str:
-    return _line(
+    return one_line(
         f"**{description.rows_in:,}** rows in",
         f"**{description.kept:,}** kept",
         f"**{description.rejected:,}** rejected",
@@ -188,7 +189,7 @@ def rows_line(description: Description) -> str:
 
 def work_line(timing: Timing) -> str:
     rate = [f"**{_rate(timing.rate)}** rows a second"] if timing.rate else []
-    return _line(
+    return one_line(
         f"**{timing.made:,}** made in this run",
         f"**{timing.reused:,}** reused",
         f"**{timing.seconds:,.1f}** seconds",
@@ -196,8 +197,9 @@ def work_line(timing: Timing) -> str:
     )
 
 
-def _line(*parts: str) -> str:
-    return " &nbsp;·&nbsp; ".join(part.replace(" ", "&nbsp;") for part in parts)
+def one_line(*parts: str) -> str:
+    """Parts with a dot between them; none is broken inside."""
+    return f" {SPACE}·{SPACE} ".join(part.replace(" ", SPACE) for part in parts)
 
 
 def reasons_grid(description: Description) -> Grid:
@@ -239,11 +241,11 @@ def _rate(rate: float) -> str:
 
 
 def _titled(title: str, body: str) -> str:
-    return f"### {_plain(title)}\n\n{body}" if title else body
+    return f"### {escaped(title)}\n\n{body}" if title else body
 
 
 def _image(title: str, kind: str, data: bytes) -> str:
-    return f"![{_plain(title)}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
+    return f"![{escaped(title)}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
 
 
 def table(grid: Grid) -> str:
@@ -266,15 +268,15 @@ def numeric_columns(grid: Grid) -> list[bool]:
 
 
 def _row(cells: Sequence[str], mark: bool = False) -> str:
-    return "| " + " | ".join(cells if mark else [_plain(cell) for cell in cells]) + " |"
+    return "| " + " | ".join(cells if mark else [escaped(cell) for cell in cells]) + " |"
 
 
 def _is_number(text: str) -> bool:
-    stripped = text.strip().lstrip("+-−").rstrip("%").replace(",", "")
-    return stripped in ("", "-", "–") or stripped.replace(".", "", 1).isdigit()
+    stripped = text.strip().lstrip("+-−≤ ").rstrip("%").replace(",", "")
+    return stripped in ("", "-", "–", "?") or stripped.replace(".", "", 1).isdigit()
 
 
-def _plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Text of the data shows as it is: no markup, no break of a table's row."""
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for mark in "\\`*_[]|~":

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from pipeline.embeddings import Vectors
 
+VERSION = 2  # counted up when other rows are chosen of the same
+
 Numbers = NDArray[np.int64]
 
 
@@ -56,13 +58,20 @@ def coverage(clusters: Numbers, kept: NDArray[np.bool_]) -> tuple[float, float]:
     return float((counts > 0).sum() / reached.sum()), float(effective / reached.sum())
 
 
-def balanced(clusters: Numbers, order: NDArray[np.uint64], number: int) -> Numbers:
-    """At most `number` rows, all clusters filled to one height; within one by `order`, a hash."""
+def balanced(
+    clusters: Numbers, order: NDArray[np.uint64], number: int, heights: Numbers | None = None
+) -> Numbers:
+    """At most `number` rows, all clusters filled to one height; within one by `order`, a hash.
+
+    `heights`: how full each cluster is already.
+    """
     ranks = np.empty(len(clusters), np.int64)
     by_cluster = np.lexsort((order, clusters))
     counts = np.bincount(clusters)
     firsts = np.cumsum(counts) - counts
     ranks[by_cluster] = np.arange(len(clusters)) - np.repeat(firsts, counts)
+    if heights is not None:
+        ranks += heights[clusters]
     # Every cluster's first, then every cluster's second, ...: the ties of the last round by hash.
     return np.sort(np.lexsort((order, ranks))[:number])
 
@@ -77,7 +86,10 @@ def select(
     clusters: int,
     seed: int,
 ) -> Numbers:
-    """The rows to keep, `short_share` of them short; where one kind lacks, the other fills up."""
+    """The rows to keep, `short_share` of them short; where one kind lacks, the other fills up.
+
+    The kind with less choice is taken first, the other one fills what that left low.
+    """
     found = clusters_of(vectors, clusters, seed)
     digests = [hashlib.sha256(f"{seed}:{each}".encode()).digest()[:8] for each in caption_ids]
     keys = np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
@@ -86,9 +98,12 @@ def select(
     shorts, longs = np.flatnonzero(~long), np.flatnonzero(long)
     wanted = min(len(shorts), round(number * short_share))
     wanted = max(wanted, min(len(shorts), number - len(longs)))
-    chosen = [
-        rows[balanced(found[rows], keys[rows], some)]
-        for rows, some in ((shorts, wanted), (longs, number - wanted))
-        if some and len(rows)
-    ]
-    return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
+    kinds = sorted(
+        ((shorts, wanted), (longs, number - wanted)), key=lambda kind: len(kind[0]) - kind[1]
+    )
+    chosen, heights = np.empty(0, np.int64), np.zeros(clusters, np.int64)
+    for rows, some in kinds:
+        new = rows[balanced(found[rows], keys[rows], some, heights)]
+        heights += np.bincount(found[new], minlength=clusters)
+        chosen = np.concatenate([chosen, new])
+    return np.sort(chosen)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from lightgen_model.config import ModelConfig
 from pipeline.config import RunConfig, SamplingConfig
-from pipeline.features import autoencoder, text_encoder
+from pipeline.encoders import autoencoder, text_encoder
 from pipeline.tables import Manifest
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def decode(config: RunConfig, latents: NDArray[np.float16]) -> list[Image.Image]
 
 
 def encode(config: RunConfig, images: Sequence[Image.Image]) -> NDArray[np.float16]:
-    """Normalised latents (B, c, h, w) of pictures: the posterior's mean, as the VAE reads them."""
+    """Normalised latents (B, c, h, w) of pictures, as the autoencoder reads them without chance."""
     import torch
 
     from lightgen_model.autoencoder import to_pixels
@@ -75,7 +75,7 @@ def encode(config: RunConfig, images: Sequence[Image.Image]) -> NDArray[np.float
     assert config.features is not None
     vae = autoencoder(config.features, config.device)
     pixels = to_pixels(torch.from_numpy(np.stack([np.asarray(image) for image in images])))
-    return vae.mean(vae.encode(pixels)).half().cpu().numpy()
+    return vae.latents(pixels).half().cpu().numpy()
 
 
 @lru_cache(maxsize=2)

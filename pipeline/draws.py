@@ -84,13 +84,6 @@ def _block(
     return orders[mine], times[start // shared : stop // shared], noise[start:stop]
 
 
-def mean_mask_ratio(masking: MaskingConfig) -> float:
-    """The share of tokens that a step predicts, on average: for counting work."""
-    numbers = torch.Generator().manual_seed(0)
-    ratios = mask_ratios(1 << 16, masking.distribution, masking.min_ratio, numbers)
-    return float(ratios.mean())
-
-
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copied without waiting for what the device is doing."""
     if device.type == "cuda":

@@ -31,7 +31,7 @@ def missing(place: str, config: EmbeddingConfig) -> list[str]:
     """What this machine lacks, but for the weights of an encoder."""
     if isinstance(config, EncoderEmbedding) or importlib.util.find_spec("sklearn"):
         return []
-    return [f"{place}: the package scikit-learn is not installed: pip install 'lightgen[captions]'"]
+    return [f"{place}: the package scikit-learn is not installed: pip install -e '.[captions]'"]
 
 
 def embed(captions: Sequence[str], config: EmbeddingConfig, seed: int, device: str) -> Vectors:

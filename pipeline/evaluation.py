@@ -19,8 +19,8 @@ from pipeline.captions import count, spread
 from pipeline.config import EvaluationConfig, EvaluatorConfig, RunConfig
 from pipeline.description import Description, Grid, Picture, Plot
 from pipeline.drawing import checkpoint_folder, draw
+from pipeline.encoders import autoencoder_identity, text_encoder_identity
 from pipeline.evaluators import Evaluator, Prompt
-from pipeline.features import autoencoder_identity, text_encoder_identity
 from pipeline.images import png, seed_of
 from pipeline.pictures import Cell, contact_sheet, side_by_side
 from pipeline.plots import score_bars

@@ -27,7 +27,8 @@ from lightgen_model.sampling import sample
 from pipeline.alignment import best_of
 from pipeline.checkpoints import CURVE, SAMPLES, Log, read_rows
 from pipeline.config import RunConfig
-from pipeline.features import autoencoder, name_of, text_encoder
+from pipeline.encoders import autoencoder, text_encoder
+from pipeline.feature_tables import name_of
 from pipeline.images import seed_of
 from pipeline.judges import Judge
 from pipeline.parallel import Weights

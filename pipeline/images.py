@@ -7,8 +7,10 @@ Rerun: draws only what is new: a shard is named by the captions, sizes and seeds
 A picture's seed comes from its caption and its number, so no picture depends on its batch.
 """
 
+import gc
 import hashlib
 import io
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -125,6 +127,7 @@ def commit(
     config: RunConfig, upstream: Mapping[str, Manifest], shards: Sequence[Shard]
 ) -> Manifest:
     snapshot = _folder(config).commit(shards, _inputs(config, upstream))
+    _release_teacher()
     return Manifest.of(STAGE, {STAGE: snapshot})
 
 
@@ -162,6 +165,15 @@ def _captions(root: str, snapshot: Snapshot, shard: str) -> tuple[tuple[str, str
 def _teacher(config: TeacherConfig) -> Teacher:
     """One a process: its weights are large."""
     return teachers.build(config)
+
+
+def _release_teacher() -> None:
+    """The same process encodes and trains next, and the teacher would keep the device's memory."""
+    if _teacher.cache_info().currsize:
+        _teacher.cache_clear()
+        gc.collect()  # a pipeline's parts know each other
+        if "torch" in sys.modules:
+            sys.modules["torch"].cuda.empty_cache()  # nothing where no device was used
 
 
 # --- rows ---------------------------------------------------------------------------------------

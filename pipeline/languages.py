@@ -18,7 +18,7 @@ def missing(config: LanguageConfig) -> list[str]:
     if importlib.util.find_spec("py3langid") is None:
         return [
             "captions.language: the package py3langid is not installed: "
-            "pip install 'lightgen[captions]'"
+            "pip install -e '.[captions]'"
         ]
     unknown = sorted(set(config.allowed) - set(_identifier().labels))
     return [f"captions.language.allowed: {unknown} are not codes of py3langid"] if unknown else []

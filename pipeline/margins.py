@@ -15,12 +15,15 @@ from pipeline.config import VerdictsConfig
 from pipeline.description import Grid, Plot
 from pipeline.plots import histogram
 
+TITLES = {"clip": "CLIPScore", "aesthetic": "CLIP's aesthetic score"}
 STEPS = tuple(round(0.1 * step, 1) for step in range(11))
 BINS = 20
 
 
 def scores_of(table: pa.Table) -> dict[str, NDArray[np.float32]]:
-    return {name: table[name].to_numpy() for name in ("alignment", "quality")}
+    """The judge's scores and, where the table has them, a CLIP's."""
+    names = ("alignment", "quality", "clip", "aesthetic")
+    return {name: table[name].to_numpy() for name in names if name in table.column_names}
 
 
 def thresholds_of(config: VerdictsConfig) -> dict[str, np.float32]:
@@ -28,6 +31,8 @@ def thresholds_of(config: VerdictsConfig) -> dict[str, np.float32]:
     return {
         "alignment": np.float32(config.min_alignment),
         "quality": np.float32(config.min_quality),
+        "clip": np.float32(config.min_clip),
+        "aesthetic": np.float32(config.min_aesthetic),
     }
 
 
@@ -37,7 +42,7 @@ def histograms(
     thresholds = thresholds_of(config)
     return tuple(
         Plot(
-            f"The judge's {name}",
+            TITLES.get(name, f"The judge's {name}"),
             histogram(values[seen].tolist(), BINS, name, float(thresholds[name])),
         )
         for name, values in scores_of(table).items()
@@ -45,16 +50,17 @@ def histograms(
 
 
 def by_threshold(config: VerdictsConfig, table: pa.Table, seen: NDArray[np.bool_]) -> Grid:
-    """How many rows each threshold keeps: of one score with the other as it is set, and of both."""
+    """How many rows each threshold keeps: of one score with the others as set, and of all."""
     thresholds, scores = thresholds_of(config), scores_of(table)
     cells = []
     for step in STEPS:
         one = {name: {**thresholds, name: np.float32(step)} for name in scores}
-        both = dict.fromkeys(scores, np.float32(step))
-        counts = [int(passing(scores, each, seen).sum()) for each in (*one.values(), both)]
+        every = dict.fromkeys(scores, np.float32(step))
+        counts = [int(passing(scores, each, seen).sum()) for each in (*one.values(), every)]
         share = f"{counts[-1] / max(1, len(table)):.1%}"
         cells.append((f"{step:.1f}", *(f"{count:,}" for count in counts), share))
-    header = ("from", "kept by alignment", "kept by quality", "kept by both", "share")
+    together = "kept by both" if len(scores) == 2 else "kept by all"
+    header = ("from", *(f"kept by {name}" for name in scores), together, "share")
     return Grid("What other thresholds would keep", header, tuple(cells))
 
 

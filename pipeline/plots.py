@@ -217,6 +217,50 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float]], y_label: str) -> byt
     return out[0]
 
 
+def stage_bars(
+    names: Sequence[str],
+    groups: Mapping[str, Sequence[float]],
+    notes: Sequence[str],
+    x_label: str,
+    *,
+    stacked: bool = False,
+) -> bytes:
+    """A bar a stage, lying, the first on top; of each group one, behind or beside each other."""
+    height = 1.3 + (0.3 if stacked else 0.42) * len(names)
+    with _figure(x_label, "", height=height) as (axes, out):
+        places = [float(number) for number in range(len(names))]
+        ends = [0.0] * len(names)
+        thick = 0.62 if stacked else 0.36
+        colours = (MAIN, BEFORE) if stacked else (BEFORE, MAIN)
+        for number, (label, values) in enumerate(groups.items()):
+            beside = 0.0 if stacked else (number - (len(groups) - 1) / 2) * thick
+            left = ends if stacked else [0.0] * len(names)
+            axes.barh(
+                [y + beside for y in places],
+                values,
+                thick,
+                left=list(left),
+                color=colours[number],
+                label=label,
+            )
+            tops = [a + b for a, b in zip(left, values, strict=True)]
+            ends = tops if stacked else [max(a, b) for a, b in zip(ends, tops, strict=True)]
+        for y, end, note in zip(places, ends, notes, strict=True):
+            axes.annotate(
+                note, (end, y), xytext=(6, 0), textcoords="offset points", va="center", color=INK
+            )
+        axes.set_yticks(places, list(names))
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.grid(visible=True, axis="x")
+        axes.set_xlim(0, max([*ends, 1e-9]) * 1.24)  # room for the notes
+        _thousands(axes.xaxis)
+        if len(groups) > 1:
+            axes.legend(loc="lower right", ncols=1)
+    return out[0]
+
+
 def histogram(values: Sequence[float], bins: int, x_label: str, threshold: float) -> bytes:
     """Scores from 0 to 1, green from the threshold on; the bin that it cuts counts as its start."""
     counts = [0] * bins
@@ -286,11 +330,15 @@ def _figure(
         out.append(_light(file.getvalue()))
 
 
+_NEEDLESS = re.compile(r"(-?\d+\.\d{2})\d+")
+
+
 def _light(svg: str) -> bytes:
     """Drop the preamble and needless digits, and name the fonts that a browser has."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"(-?\d+\.\d{2})\d+", r"\1", svg)
+    # Inside tags alone: what stands between them is text that a person reads.
+    svg = re.sub(r"<[^>]*>", lambda tag: _NEEDLESS.sub(r"\1", tag[0]), svg)
     svg = svg.replace("'DejaVu Sans'", "Inter, 'Segoe UI', Helvetica, Arial, 'DejaVu Sans'")
     return re.sub(r"\n\s*", "\n", svg).encode()
 

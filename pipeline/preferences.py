@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline import judges, pair_builders, preference_description, samples
 from pipeline.config import RunConfig
 from pipeline.description import Description
-from pipeline.features import name_of
+from pipeline.feature_tables import name_of
 from pipeline.pair_builders import Contender, Pairing
 from pipeline.rounds import POLICY, policy_of
 from pipeline.samples import draw_samples

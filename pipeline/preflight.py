@@ -6,7 +6,6 @@ Rerun: looks again; nothing is kept. No model library is loaded to find out.
 """
 
 import logging
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from pipeline import captions, evaluators, judges, teachers
 from pipeline.config import CaptionsConfig, EncoderEmbedding, FeaturesConfig, RunConfig
+from pipeline.encoder_configs import hub_cache, misfits, snapshot_of
 
 # The section of a run's values that each stage reads, in the order of the data.
 SECTIONS = {
@@ -78,16 +78,20 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
         lacking += teachers.missing(config.images.teacher, config.images.accept_licence)
     if "verdicts" in stages and config.verdicts:
         lacking += judges.missing(config.verdicts.judge)
+        if config.verdicts.clip:
+            lacking += judges.missing(config.verdicts.clip, "verdicts.clip")
     lacking += _missing_scorer(config, stages)
     start = config.student.start if config.student and "student" in stages else None
     if start and not (Path(start) / "config.json").is_file():
         lacking.append(f"student.start: {start} is no checkpoint folder")
     if {"features", "preferences", "evaluate"} & set(stages) and config.features:
         lacking += _missing_encoders(config.features)
+    if "features" in stages and config.features:
+        lacking += misfits(config.features, config.student.model if config.student else None)
     if "evaluate" in stages and config.evaluation:
         for evaluator in config.evaluation.evaluators:
             lacking += evaluators.missing(evaluator)
-    free = shutil.disk_usage(_existing(Path(config.root))).free / 2**30
+    free = free_bytes(Path(config.root)) / 2**30
     if free < MIN_FREE_GIB:
         lacking.append(f"disk: {free:.1f} GiB free at {config.root}, {MIN_FREE_GIB} GiB needed")
     return lacking
@@ -104,6 +108,11 @@ def _missing_scorer(config: RunConfig, stages: Sequence[str]) -> list[str]:
     if asked and config.verdicts and "verdicts" not in stages:
         return judges.missing(config.verdicts.judge)
     return []
+
+
+def free_bytes(root: Path) -> int:
+    """Of the disk that the root lies on, or will lie on."""
+    return shutil.disk_usage(_existing(root)).free
 
 
 def has_gpu() -> bool:
@@ -148,14 +157,11 @@ def missing_weights(place: str, repository: str, revision: str | None) -> str:
         return ""
     if repository.startswith((".", "/", "infra/", "artifacts/")) or repository.count("/") != 1:
         return f"{place}: the folder {repository} is not there"
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    folder = hub / f"models--{repository.replace('/', '--')}" / "snapshots"
-    if folder.is_dir() and (not revision or (folder / revision).is_dir()):
+    if snapshot_of(repository, revision):
         return ""
     pin = f" --revision {revision}" if revision else ""
     return (
-        f"{place}: the weights of {repository} are not in the hub cache ({hub}). "
+        f"{place}: the weights of {repository} are not in the hub cache ({hub_cache()}). "
         f"Get them with: hf download {repository}{pin}"
     )
 

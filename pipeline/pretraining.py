@@ -19,12 +19,12 @@ from accelerate import Accelerator
 from lightgen_model.autoencoder import Autoencoder
 from lightgen_model.flops import training_flops
 from lightgen_model.model import LightGen
+from lightgen_model.unmasking import expected_ratio
 from pipeline import student
 from pipeline.batches import FeatureBatches, TableRows, TextStates
 from pipeline.checkpoints import TrainingFolder
 from pipeline.config import LoopConfig, RunConfig, StudentConfig, TrainingPhase, load_run
-from pipeline.draws import mean_mask_ratio
-from pipeline.features import alignment_of
+from pipeline.feature_tables import alignment_of, text_columns
 from pipeline.parallel import Weights, gathered, recompute_activations
 from pipeline.pretraining_step import PretrainingStep
 from pipeline.records import trackers
@@ -98,7 +98,7 @@ class PhaseData:
         assert config.student is not None and config.features is not None
         self.values, self.root = config.student, Path(config.root)
         self.snapshots = upstream["features"].snapshots
-        columns = ["caption_id", "states", "length"]
+        self.latents, columns = config.features.latents, text_columns(config.features)
         gib = self.values.table_memory_gib
         self.text = TextStates(TableRows.open(self.root, self.snapshots["text"], columns, gib))
         self.text.require_width(self.values.model.text_width)
@@ -110,7 +110,7 @@ class PhaseData:
 
     def batches(self, index: int, phase: TrainingPhase) -> FeatureBatches:
         snapshot = self.snapshots[f"features_{phase.image_size}"]
-        columns, gib = ["image_id", "caption_id", "moments"], self.values.table_memory_gib
+        columns, gib = ["image_id", "caption_id", self.latents], self.values.table_memory_gib
         repa, alignment = self.values.model.repa, None
         if repa:
             seen = self.snapshots[alignment_of(phase.image_size)]
@@ -144,9 +144,9 @@ def build_accelerator(
 
 def flops_of(values: StudentConfig, phase: TrainingPhase) -> float:
     """Work of a training sample, for MFU: text at its full length, what masks leave on average."""
-    return training_flops(
-        values.model, values.model.grid(phase.image_size) ** 2, mean_mask_ratio(values.masking)
-    )
+    masking = values.masking
+    ratio = expected_ratio(masking.distribution, masking.min_ratio)
+    return training_flops(values.model, values.model.grid(phase.image_size) ** 2, ratio)
 
 
 def read_upstream(path: Path) -> dict[str, Manifest]:

@@ -98,7 +98,7 @@ def _batch(rows: list[SourceRow], language: LanguageConfig | None) -> pa.RecordB
         captions,
         [normalise(row.place) for row in rows],
         [row.reason for row in rows],
-        [len(caption.split()) for caption in captions],
+        [caption.count(" ") + 1 if caption else 0 for caption in captions],
         languages.foreign(captions, language) if language else [False] * len(rows),
     ]
     return pa.record_batch(columns, schema=READING)

@@ -3,7 +3,8 @@
 In:    the stages' manifests, descriptions and timings, and the scores of the checkpoints.
 Out:   <root>/report/. Each number is one of theirs; none is measured here. report.json, schema 1:
        {"schema", "run", "stages": {stage: `StageReport`}, "totals": `Totals`,
-        "scores": {checkpoint: {task: share of correct pictures, "mean": mean over the tasks}}}
+        "scores": {checkpoint: {task: share of correct pictures, "mean": mean over the tasks}},
+        "ledger": what was planned and what it cost (`pipeline.costs.Costs.to_json`), where told}
        `made`, `reused` and `seconds` are null for a stage that this run did not touch.
 Rerun: the files are replaced, each by rename.
 """
@@ -12,7 +13,7 @@ import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from pipeline.config import RunConfig
 from pipeline.description import (
@@ -22,12 +23,14 @@ from pipeline.description import (
     Grid,
     Timing,
     numeric_columns,
+    one_line,
     ordered_reasons,
     table,
     write_whole,
 )
 
 if TYPE_CHECKING:
+    from pipeline.costs import Costs
     from pipeline.tables import Manifest
 
 SCHEMA = 1
@@ -72,6 +75,7 @@ class Report(TypedDict):
     stages: dict[str, StageReport]
     scores: dict[str, dict[str, float]]
     totals: Totals
+    ledger: NotRequired[dict[str, Any]]
     note: NotRequired[str]  # of the run, where it has one: what to know before anything else
 
 
@@ -81,18 +85,22 @@ def write_report(
     descriptions: Mapping[str, Description],
     timings: Mapping[str, Timing],
     scores: Scores | None = None,
+    *,
+    costs: "Costs | None" = None,
 ) -> Path:
     """Write the three files and return report.html's path; the others lie beside it."""
     folder = Path(config.root) / "report"
     folder.mkdir(parents=True, exist_ok=True)
     report = build_report(config.name, manifests, descriptions, timings, scores, note=config.note)
+    if costs:
+        report["ledger"] = costs.to_json()
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     write_whole(folder / "report.json", text.encode())
     samples = best_samples(descriptions)
     if samples:
         write_whole(folder / "samples.jpg", samples)
     page = folder / "report.html"
-    write_whole(page, html(report, descriptions).encode())
+    write_whole(page, html(report, descriptions, costs).encode())
     return page
 
 
@@ -140,9 +148,12 @@ def markdown(report: Report, descriptions: Mapping[str, Description]) -> str:
     parts = [
         f"# The run {report['run']}",
         *([f"> {report['note']}"] if "note" in report else []),
-        f"**{totals['made']:,}** rows made &nbsp;·&nbsp; **{totals['reused']:,}** reused "
-        f"&nbsp;·&nbsp; **{totals['rejected']:,}** rejected &nbsp;·&nbsp; "
-        f"**{totals['seconds']:,.0f}** s",
+        one_line(
+            f"**{totals['made']:,}** rows made",
+            f"**{totals['reused']:,}** reused",
+            f"**{totals['rejected']:,}** rejected",
+            f"**{totals['seconds']:,.0f}** s",
+        ),
     ]
     if report["scores"]:
         parts.append("### Share of correct pictures\n\n" + table(scores_grid(report["scores"])))
@@ -179,9 +190,13 @@ def stages_grid(report: Report) -> Grid:
     return Grid("Stages", header, rows)
 
 
-def html(report: Report, descriptions: Mapping[str, Description]) -> str:
+def html(
+    report: Report, descriptions: Mapping[str, Description], costs: "Costs | None" = None
+) -> str:
     """One file with its pictures inside; all text is escaped by the template."""
     import jinja2
+
+    from pipeline import cost_page
 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -195,6 +210,8 @@ def html(report: Report, descriptions: Mapping[str, Description]) -> str:
         segments={stage: _segments(each) for stage, each in descriptions.items()},
         samples=best_samples(descriptions),
         gain=_difference(report["scores"], "mean"),
+        costs=costs,
+        spent=cost_page,
     )
 
 

@@ -2,28 +2,27 @@
 
 In:    captions, one request each, many in flight, the servers in turn.
 Out:   a longer caption for each, or None where the answer is none: too short or too long, or
-       without the words that the caption is about. A server that stays silent after the retries
-       is an exception.
+       without the words that the caption is about. Servers that are busy, silent or broken are
+       asked again until patience ends; then, and where one refuses, it is an exception.
 Rerun: temperature 0 and a fixed seed, as reproducible as the server is.
 """
 
 import hashlib
-import itertools
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-import httpx
-from pydantic import BaseModel, Field
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+from pydantic import BaseModel
 
 from pipeline.concepts import concepts
 from pipeline.config import RewriterConfig
+from pipeline.judges.answers import said
+from pipeline.judges.servers import Servers
 from pipeline.model_servers import unserved
 from pipeline.wording import essence, normalise
 
 MIN_COMMON = 0.6  # of the caption's words; the concepts among them must all stay
-MAX_SHOWN = 300  # characters of an answer in an error
 PROMPT = """Rewrite a short caption of a picture as one longer caption, 25 to {max_words} words, \
 for a text-to-image model. Keep every object, number, colour and position that it names, in its \
 own words, and contradict none. Add what a viewer would see: surroundings, materials, light, \
@@ -36,36 +35,12 @@ class Answer(BaseModel):
     caption: str
 
 
-class Message(BaseModel):
-    content: str
-
-
-class Choice(BaseModel):
-    message: Message
-
-
-class Completion(BaseModel):
-    """As much of the OpenAI format as is read here."""
-
-    choices: list[Choice] = Field(min_length=1)
-
-
-class BusyError(Exception):
-    """The server is busy or broken: worth another try."""
-
-
 class Rewriter:
-    def __init__(self, config: RewriterConfig, retry_seconds: float = 1.0) -> None:
+    def __init__(self, config: RewriterConfig, first_wait: float = 1.0) -> None:
         self.config = config
         asked = PROMPT + json.dumps(Answer.model_json_schema(), sort_keys=True)
         self.revision = f"prompt-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
-        self.endpoints = itertools.cycle(config.endpoints)
-        self.retry_seconds = retry_seconds
-        self.client = httpx.Client(
-            timeout=config.timeout_seconds,
-            limits=httpx.Limits(max_connections=config.requests_in_flight),
-            trust_env=False,  # the servers are ours: no proxy stands between
-        )
+        self.servers = Servers(config, partial(said, mode="scores"), first_wait)
 
     def chooses(self, caption_id: str) -> bool:
         """The same captions every time, `share` of all."""
@@ -93,32 +68,12 @@ class Rewriter:
                 "json_schema": {"name": "caption", "schema": Answer.model_json_schema()},
             },
         }
-        retries = Retrying(
-            retry=retry_if_exception(lambda e: isinstance(e, BusyError | httpx.TransportError)),
-            stop=stop_after_attempt(2 + 2 * len(self.config.endpoints)),
-            wait=wait_exponential(self.retry_seconds, max=30),
-            reraise=True,
-        )
-        return parse_answer(retries(self._ask, request))
-
-    def _ask(self, request: dict[str, object]) -> str:
-        """Each try goes to the next server."""
-        endpoint = next(self.endpoints)
-        response = self.client.post(f"{endpoint.rstrip('/')}/chat/completions", json=request)
-        if response.status_code == 429 or response.status_code >= 500:
-            raise BusyError(f"{endpoint}: {response.status_code} {response.text[:MAX_SHOWN]}")
-        if response.is_error:
-            raise ValueError(
-                f"{endpoint} refused the request: {response.status_code} "
-                f"{response.text[:MAX_SHOWN]}"
-            )
-        return response.text
+        return parse_answer(self.servers.ask(json.dumps(request).encode()))
 
 
-def parse_answer(body: str) -> str:
-    """The caption in a chat completion, in normal form; "" where there is none."""
+def parse_answer(content: str) -> str:
+    """The caption in what the model said, in normal form; "" where there is none."""
     try:
-        content = Completion.model_validate_json(body).choices[0].message.content
         start, stop = content.find("{"), content.rfind("}") + 1  # inside a fence or after words
         return normalise(Answer.model_validate_json(content[start:stop]).caption)
     except ValueError:

@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline import judges
 from pipeline.config import RunConfig
 from pipeline.drawing import checkpoint_folder, draw, encode
-from pipeline.features import autoencoder_identity, text_encoder_identity
+from pipeline.encoders import autoencoder_identity, text_encoder_identity
 from pipeline.images import png, seed_of
 from pipeline.judges import Judge
 from pipeline.pair_builders import Contender

@@ -6,7 +6,7 @@ Out:   for every row a reason ("" when kept) and what it matches: the id of the 
 Rerun: a pure function of the rows; without a selection, of a row and those before it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,14 @@ from pipeline import caption_sources, duplicates, signatures
 from pipeline.config import CaptionsConfig, DecontaminationConfig
 from pipeline.readings import Reading
 from pipeline.signatures import Signatures, signatures_of
-from pipeline.wording import normalise
+from pipeline.wording import essences, gist, normalise
 
 TOO_SHORT, TOO_LONG = "too short", "too long"
 FOREIGN, BLOCKED = "not in an allowed language", "blocked word"
 DUPLICATE, NEAR_DUPLICATE = "duplicate", "near duplicate"
 BENCHMARK, NOT_SELECTED = "benchmark prompt", "not selected"
 TERMS_PER_PATTERN = 100
+SHORT_CHARACTERS = 120  # from here on signatures find what nearly equals a prompt
 
 Rows = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -79,11 +80,11 @@ class Screened:
         free = rows[self.codes[rows] == 0]
         self.codes[free] = self.reasons.index(reason)
 
-    def reason_of(self, rows: slice) -> list[str]:
-        return [self.reasons[code] for code in self.codes[rows].tolist()]
+    def reason_of(self, rows: slice) -> pa.StringArray:
+        return pa.array(self.reasons).take(pa.array(self.codes[rows]))
 
-    def match_of(self, rows: slice) -> list[str]:
-        return [self.matches.get(row, "") for row in range(rows.start, rows.stop)]
+    def match_of(self, rows: slice) -> pa.StringArray:
+        return pa.array([self.matches.get(row, "") for row in range(rows.start, rows.stop)])
 
 
 def screen(
@@ -144,12 +145,20 @@ def _escaped(term: str) -> str:
 
 def _reject_duplicates(screened: Screened) -> None:
     rows = screened.left()
-    ids = screened.table["caption_id"].take(pa.array(rows)).to_pylist()
-    keys = np.frombuffer(bytes.fromhex("".join(ids)), ">u8")
-    _, firsts = np.unique(keys, return_index=True)
+    ids = screened.table["caption_id"].take(pa.array(rows)).combine_chunks()
+    _, firsts = np.unique(_numbers(ids), return_index=True)
     repeated = np.ones(len(rows), bool)
     repeated[firsts] = False
     screened.reject(rows[repeated], DUPLICATE)
+
+
+def _numbers(ids: pa.StringArray) -> NDArray[np.uint64]:
+    """Ids of sixteen hex digits as numbers; the digits stand in one buffer."""
+    digits = ids.buffers()[2]
+    if digits is None:
+        return np.empty(0, np.uint64)
+    text = memoryview(digits)[16 * ids.offset : 16 * (ids.offset + len(ids))]
+    return np.frombuffer(bytes.fromhex(str(text, "ascii")), ">u8")
 
 
 def _reject_near(screened: Screened, config: CaptionsConfig, prompts: Prompts) -> None:
@@ -189,7 +198,20 @@ def against(
         keep_concepts=False,
         prompts=len(texts),
     )
-    return {row - len(texts): prompts[prompt][1] for row, prompt in found.items()}
+    near = {row - len(texts): prompts[prompt][1] for row, prompt in found.items()}
+    return _same_gist(prompts, captions) | near
+
+
+def _same_gist(prompts: Prompts, captions: Iterable[str]) -> dict[int, str]:
+    """Short captions that say what a prompt says; so few letters are no basis for a similarity."""
+    places: dict[bytes, str] = {}
+    texts = essences([text for text, _ in prompts])
+    for text, (_, place) in zip(texts, prompts, strict=True):
+        places.setdefault(gist(text), place)
+    places.pop(b"", None)
+    short = [(row, text) for row, text in enumerate(captions) if len(text) <= SHORT_CHARACTERS]
+    found = zip(short, essences([text for _, text in short]), strict=True)
+    return {row: places[said] for (row, _), text in found if (said := gist(text)) in places}
 
 
 def unwanted(captions: Sequence[str], config: CaptionsConfig) -> set[int]:

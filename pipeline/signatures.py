@@ -12,21 +12,20 @@ Shapes: N captions, P permutations, B bands.
 
 import importlib.util
 from array import array
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.wording import essence
+from pipeline.wording import essences
 
 SHINGLE = 5  # letters, without case, punctuation and articles
 BANDS, ROWS = 16, 5  # a pair of similarity 0.8 shares a band with 99.8 %, one of 0.3 with 4 %
 SEED = 1
-CHUNK = 8192  # captions that are hashed at once
-THREADS = 2
+CHUNK = 1024  # captions that are hashed at once: they stay in a core's cache
+HASHES = 2  # of shingles; counted up when they are others
 
 Hashes = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
@@ -37,7 +36,7 @@ def missing() -> list[str]:
         return []
     return [
         "captions.near_duplicates, captions.decontamination: the package rensa is not installed: "
-        "pip install 'lightgen[captions]'"
+        "pip install -e '.[captions]'"
     ]
 
 
@@ -47,7 +46,7 @@ def version() -> str:
         return ""
     from rensa import RMinHash
 
-    return f"{RMinHash.ALGORITHM_VERSION}:{BANDS}x{ROWS}:{SHINGLE}"
+    return f"{RMinHash.ALGORITHM_VERSION}:{BANDS}x{ROWS}:{SHINGLE}:{HASHES}"
 
 
 @dataclass(frozen=True)
@@ -72,26 +71,16 @@ def joined(blocks: Sequence[Signatures]) -> Signatures:
 
 
 def signatures_of(captions: Iterable[str]) -> Signatures:
-    blocks: list[Signatures] = []
-    with ThreadPoolExecutor(THREADS) as threads:  # most of the work is outside of Python's lock
-        waiting: deque[Future[Signatures]] = deque()
-        for texts in _chunks(captions):
-            waiting.append(threads.submit(_signatures, texts))
-            if len(waiting) > THREADS:
-                blocks.append(waiting.popleft().result())
-        blocks += [future.result() for future in waiting]
-    return joined(blocks)
+    return joined([_signatures(texts) for texts in _chunks(captions)])
 
 
 def _chunks(captions: Iterable[str]) -> Iterator[list[bytes]]:
-    texts: list[bytes] = []
-    for caption in captions:
-        texts.append((essence(caption) or caption.encode()).ljust(SHINGLE, b"\0"))
-        if len(texts) == CHUNK:
-            yield texts
-            texts = []
-    if texts:
-        yield texts
+    rest = iter(captions)
+    while chunk := list(islice(rest, CHUNK)):
+        yield [
+            (text or caption.encode()).ljust(SHINGLE, b"\0")
+            for text, caption in zip(essences(chunk), chunk, strict=True)
+        ]
 
 
 def _signatures(texts: Sequence[bytes]) -> Signatures:
@@ -111,11 +100,11 @@ def _signatures(texts: Sequence[bytes]) -> Signatures:
 
 def _shingles(texts: Sequence[bytes]) -> tuple[Hashes, Hashes]:
     """The hashes of all shingles, one text after the other, and where each text begins (N + 1)."""
-    letters = np.frombuffer(b"\0".join(texts), np.uint8).astype(np.uint64)
+    letters = b"\0".join(texts)
     number = len(letters) - SHINGLE + 1
-    hashes = np.zeros(number, np.uint64)
-    for place in range(SHINGLE):
-        hashes = _mixed(hashes ^ letters[place : place + number])
+    # The eight bytes from each letter on, of which the first ones are its shingle.
+    from_each = np.ndarray(number, "<u8", letters + bytes(8), strides=1)
+    hashes = _mixed(from_each & np.uint64(2 ** (8 * SHINGLE) - 1))
     lengths = np.array([len(text) for text in texts])
     counts = lengths - SHINGLE + 1
     starts = np.cumsum(lengths + 1) - lengths - 1

@@ -26,7 +26,7 @@ from pipeline.checkpoints import (
 )
 from pipeline.config import LoopConfig, RunConfig, StudentConfig, load_run
 from pipeline.description import Description, Grid, Picture, Plot
-from pipeline.features import weights_identity
+from pipeline.encoders import weights_identity
 from pipeline.pictures import Cell, steps_sheet
 from pipeline.plots import learning_curve, loss_plot
 from pipeline.tables import Manifest

@@ -14,7 +14,9 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.config import PreferencesConfig, RunConfig, VerdictsConfig
-from pipeline.features import autoencoder, name_of, resized
+from pipeline.encoded_pictures import resized
+from pipeline.encoders import autoencoder
+from pipeline.feature_tables import name_of
 from pipeline.images import png, seed_of
 from pipeline.pair_builders import Contender
 from pipeline.tables import Manifest, Snapshot, read, take
@@ -146,14 +148,14 @@ def _means(
     config: RunConfig, upstream: Mapping[str, Manifest], feature_rows: Sequence[int]
 ) -> list[bytes]:
     """The mean of the posterior, as the student's latents are."""
-    import torch
+    from pipeline.batches import mean_latents
 
     values = values_of(config)
     assert config.features is not None and config.student is not None
     features = upstream["features"].snapshots[name_of(values.image_size)]
-    moments = take(config.root, features, feature_rows, ["moments"])["moments"]
-    flat = moments.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    kind = config.features.latents
+    stored = take(config.root, features, feature_rows, [kind])[kind]
     cells = values.image_size // config.student.model.latent_stride
-    shaped = torch.from_numpy(flat.reshape(len(feature_rows), -1, cells, cells).copy())
-    latents = autoencoder(config.features, config.device).mean(shaped.float()).half().numpy()
+    vae = autoencoder(config.features, config.device)
+    latents = mean_latents(stored, kind, cells, vae.scale, vae.shift).half().numpy()
     return [latent.tobytes() for latent in latents]

@@ -1,7 +1,8 @@
 """Verdicts: how well each picture fits its caption, how good it is, and why.
 
 In:    `images`.
-Out:   `verdicts`, one row for every picture, in the same order. Thresholds are applied by whoever
+Out:   `verdicts`, one row for every picture, in the same order; where the run has a CLIP beside its
+       judge, a second table of that form with the CLIP's scores. Thresholds are applied by whoever
        reads them (`accepted`), so that another threshold judges nothing again.
 Rerun: judges only the shards of pictures that are new.
 """
@@ -18,13 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import judges
-from pipeline.captions import count, spread
 from pipeline.config import JudgeConfig, RunConfig, VerdictsConfig
 from pipeline.decoding import BROKEN, decode
-from pipeline.description import Description, Grid, Picture
+from pipeline.description import Description
 from pipeline.judges import NO_ANSWER, REFUSED, UNPARSABLE, Judge, Verdict
-from pipeline.margins import by_threshold, histograms, nearest, passing, scores_of, thresholds_of
-from pipeline.pictures import Cell, side_by_side
+from pipeline.margins import passing, scores_of, thresholds_of
 from pipeline.tables import (
     Manifest,
     Shard,
@@ -35,15 +34,14 @@ from pipeline.tables import (
     batches,
     identifier,
     read,
-    take,
 )
 
-STAGE = "verdicts"
+STAGE, CLIP = "verdicts", "clip"
 NOT_DRAWN = "not drawn"
 # Never accepted, whatever the thresholds: nobody saw the picture, or nobody knows what was said.
 UNJUDGED = (NOT_DRAWN, BROKEN, UNPARSABLE, NO_ANSWER, REFUSED)
 LOW_ALIGNMENT, LOW_QUALITY = "low alignment", "low quality"  # where the judge names no reason
-SHOWN = 12  # kept, and rejected; at the margin, just kept and just rejected
+LOW_CLIP = {"clip": "low CLIP score", "aesthetic": "low aesthetic score"}
 MAX_PIECES = 16  # in memory at once
 
 VERDICTS = Table(
@@ -66,14 +64,15 @@ VERDICTS = Table(
 
 
 def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None:
-    snapshot = _folder(config).find(_inputs(upstream))
-    return _manifest(config, snapshot) if snapshot else None
+    found = {name: folder.find(_inputs(upstream)) for name, folder in _folders(config).items()}
+    there = {name: snapshot for name, snapshot in found.items() if snapshot}
+    return _manifest(config, there) if len(there) == len(found) else None
 
 
 def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
-    folder = _folder(config)
     return [
-        Work(shard_name(folder, shard), (shard.name,), 0, shard.rows)
+        Work(shard_name(folder, shard), (shard.name, name), 0, shard.rows)
+        for name, folder in _folders(config).items()
         for shard in upstream["images"].snapshots["images"].shards
     ]
 
@@ -86,27 +85,35 @@ def make(
 ) -> list[Shard]:
     images = upstream["images"].snapshots["images"]
     columns = ["image_id", "caption_id", "caption", "image", "reason"]
+    shard, name = work.sources
 
     def rows() -> Iterator[pa.RecordBatch]:
-        judge, done = build_judge(_values(config).judge, config.root), 0
-        for rows in judged_pieces(judge, batches(config.root, images, columns, work.sources)):
+        judge, done = build_judge(_judges(config)[name], config.root), 0
+        for rows in judged_pieces(judge, batches(config.root, images, columns, [shard])):
             yield rows
             done += len(rows)
             progress(done)
 
-    return [_folder(config).write_shard(work.name, rows())]
+    return [_folders(config)[name].write_shard(work.name, rows())]
 
 
 def commit(
     config: RunConfig, upstream: Mapping[str, Manifest], shards: Sequence[Shard]
 ) -> Manifest:
-    return _manifest(config, _folder(config).commit(shards, _inputs(upstream)))
+    snapshots = {
+        name: folder.commit([s for s in shards if s.table == folder.name], _inputs(upstream))
+        for name, folder in _folders(config).items()
+    }
+    return _manifest(config, snapshots)
 
 
-def _manifest(config: RunConfig, snapshot: Snapshot) -> Manifest:
+def _manifest(config: RunConfig, snapshots: dict[str, Snapshot]) -> Manifest:
     """Later stages read the verdicts through the thresholds, so these are part of the content."""
     values = _values(config)
-    return Manifest.of(STAGE, {STAGE: snapshot}, [values.min_alignment, values.min_quality])
+    read_through = [values.min_alignment, values.min_quality]
+    if values.clip:
+        read_through += [values.min_clip, values.min_aesthetic]
+    return Manifest.of(STAGE, snapshots, read_through)
 
 
 def _values(config: RunConfig) -> VerdictsConfig:
@@ -114,8 +121,17 @@ def _values(config: RunConfig) -> VerdictsConfig:
     return config.verdicts
 
 
-def _folder(config: RunConfig) -> TableFolder:
-    return TableFolder(config.root, VERDICTS, judges.identity(_values(config).judge))
+def _judges(config: RunConfig) -> dict[str, JudgeConfig]:
+    """Whose scores are kept, by the name of their table among the stage's."""
+    values = _values(config)
+    return {STAGE: values.judge} | ({CLIP: values.clip} if values.clip else {})
+
+
+def _folders(config: RunConfig) -> dict[str, TableFolder]:
+    return {
+        name: TableFolder(config.root, VERDICTS, judges.identity(judge))
+        for name, judge in _judges(config).items()
+    }
 
 
 def _inputs(upstream: Mapping[str, Manifest]) -> str:
@@ -215,130 +231,53 @@ def reasons(config: VerdictsConfig, verdicts: pa.Table) -> list[str]:
 
 def judged(config: RunConfig, upstream: Mapping[str, Manifest]) -> pa.Table:
     images = upstream["images"].snapshots["images"]
-    verdicts = upstream["verdicts"].snapshots["verdicts"]
-    return judged_images(config.root, _values(config), images, verdicts)
+    said = upstream["verdicts"].snapshots
+    return judged_images(config.root, _values(config), images, said[STAGE], said.get(CLIP))
 
 
 @lru_cache(maxsize=2)
 def judged_images(
-    root: str, values: VerdictsConfig, images: Snapshot, verdicts: Snapshot
+    root: str,
+    values: VerdictsConfig,
+    images: Snapshot,
+    verdicts: Snapshot,
+    clip: Snapshot | None = None,
 ) -> pa.Table:
     """Every picture with its verdict, as the thresholds read it, in the order of the images.
 
-    Columns: image_id, caption_id, width, alignment, quality, words, accepted, why.
+    Columns: image_id, caption_id, width, alignment, quality, words, accepted, why; with a CLIP's
+    scores also clip and aesthetic.
     """
     pictures = read(root, images, ["image_id", "caption_id", "width"], check=False)
     said = read(root, verdicts)
     assert pictures["image_id"].equals(said["image_id"]), "verdicts are of other images"
     columns = {name: said[name] for name in ("alignment", "quality", "words")}
+    passed, why = accepted(values, said), np.array(reasons(values, said), object)
+    for name, scores in _clip_scores(root, values, clip).items():
+        columns[name] = scores
+        low = scores.to_numpy() < thresholds_of(values)[name]
+        why[passed & low] = LOW_CLIP[name]
+        passed &= ~low
     for name, column in columns.items():
         pictures = pictures.append_column(name, column)
-    pictures = pictures.append_column("accepted", pa.array(accepted(values, said)))
-    return pictures.append_column("why", pa.array(reasons(values, said), pa.string()))
+    pictures = pictures.append_column("accepted", pa.array(passed))
+    return pictures.append_column("why", pa.array(why, pa.string()))
 
 
-# --- what a person sees -------------------------------------------------------------------------
+def _clip_scores(
+    root: str, values: VerdictsConfig, clip: Snapshot | None
+) -> dict[str, pa.ChunkedArray]:
+    """In the order of the images: both tables are made from the same shards."""
+    if clip is None or values.clip is None:
+        return {}
+    said = read(root, clip, ["alignment", "quality"])
+    scores = {"clip": said["alignment"]}
+    return scores | ({"aesthetic": said["quality"]} if values.clip.aesthetic else {})
 
 
 def describe(
     config: RunConfig, upstream: Mapping[str, Manifest], manifest: Manifest
 ) -> Description:
-    values, snapshot = _values(config), manifest.snapshots[STAGE]
-    table = judged(config, {**upstream, STAGE: manifest})
-    why = [reason for reason in table["why"].to_pylist() if reason]
-    seen = ~np.isin(table["why"].to_numpy(), UNJUDGED)
-    return Description(
-        stage=STAGE,
-        title="Verdicts",
-        rows_in=len(table),
-        kept=len(table) - len(why),
-        rejected=len(why),
-        reasons=count(why),
-        facts={
-            "table": snapshot.label,
-            "content": snapshot.content,
-            "images": upstream["images"].snapshots["images"].label,
-            **_judge_facts(config, snapshot),
-            "accepted from": f"alignment {values.min_alignment:g}, quality {values.min_quality:g}",
-        },
-        tables=(_by_size(table), by_threshold(values, table, seen)),
-        pictures=(
-            _sheet(config, upstream, table),
-            _margin(config, upstream, table, nearest(values, table, seen, SHOWN)),
-        ),
-        plots=histograms(values, table, seen),
-    )
+    from pipeline.verdict_description import describe_verdicts
 
-
-def _judge_facts(config: RunConfig, snapshot: Snapshot) -> dict[str, str]:
-    table = read(config.root, snapshot, ["judge", "judge_revision"], check=False)
-    names = {name: table[name].unique().to_pylist() for name in table.column_names}
-    return {
-        "judge": ", ".join(names["judge"]),
-        "judge revision": ", ".join(names["judge_revision"]),
-    }
-
-
-def _by_size(table: pa.Table) -> Grid:
-    width, passed = table["width"].to_numpy(), table["accepted"].to_numpy()
-    scores = {name: table[name].to_numpy() for name in ("alignment", "quality")}
-    cells = []
-    for size in dict.fromkeys(width.tolist()):
-        own = width == size
-        kept = int((own & passed).sum())
-        means = [f"{scores[name][own].mean():.3f}" for name in scores]
-        share = f"{kept / own.sum():.1%}"
-        cells.append((f"{size} px", f"{own.sum():,}", f"{kept:,}", share, *means))
-    header = ("size", "pictures", "kept", "share", "mean alignment", "mean quality")
-    return Grid("By size", header, tuple(cells))
-
-
-def _sheet(config: RunConfig, upstream: Mapping[str, Manifest], table: pa.Table) -> Picture:
-    passed = table["accepted"].to_numpy()
-    sides = []
-    for rows in (np.flatnonzero(passed), np.flatnonzero(~passed)):
-        chosen = [int(rows[index]) for index in spread(len(rows), SHOWN)]
-        sides.append(_cells(config, upstream, table, chosen))
-    return Picture("Kept and rejected", side_by_side("Kept", sides[0], "Rejected", sides[1]))
-
-
-def _margin(
-    config: RunConfig,
-    upstream: Mapping[str, Manifest],
-    table: pa.Table,
-    rows: tuple[list[int], list[int]],
-) -> Picture:
-    """The pictures that another threshold would move first, with their scores."""
-    inside, outside = (_cells(config, upstream, table, side, scores=True) for side in rows)
-    sheet = side_by_side("Just kept", inside, "Just rejected", outside)
-    return Picture("At the margin", sheet)
-
-
-def _cells(
-    config: RunConfig,
-    upstream: Mapping[str, Manifest],
-    table: pa.Table,
-    rows: Sequence[int],
-    *,
-    scores: bool = False,
-) -> list[Cell]:
-    images = upstream["images"].snapshots["images"]
-    shown = take(config.root, images, rows, ["image", "caption"]).to_pylist()
-    said = table.take(pa.array(rows, pa.int64())).to_pylist()
-    return [
-        Cell(
-            picture["image"],
-            picture["caption"],
-            _scores(row) if scores else _note(row["why"], row["words"]),
-            row["accepted"],
-        )
-        for picture, row in zip(shown, said, strict=True)
-    ]
-
-
-def _scores(row: Mapping[str, float]) -> str:
-    return f"{row['alignment']:.2f} aligned, {row['quality']:.2f} good"
-
-
-def _note(why: str, words: str) -> str:
-    return f"{why}: {words}" if why else ""
+    return describe_verdicts(config, upstream, manifest)

@@ -19,14 +19,13 @@ from lightgen_model.model import LightGen
 from lightgen_model.sampling import sample
 from lightgen_model.text_encoder import TextEncoder
 from pipeline import evaluators
-from pipeline.checkpoints import CURVE, SAMPLES, Log
+from pipeline.checkpoints import CURVE, CURVE_PROMPTS, SAMPLES, Log
 from pipeline.config import RunConfig
 from pipeline.evaluators import Evaluator, Prompt
 from pipeline.parallel import Weights
 
 NUM_SHOWN = 8  # pictures a row of the sample sheet
 DECODED_AT_ONCE = 32
-CURVE_PROMPTS = 24  # prompts a task behind a point of the learning curve
 
 
 @dataclass

@@ -63,7 +63,9 @@ def test_no_drawer(room: str) -> None:
     assert [p for p in files(room) if any(word in p.stem.lower() for word in drawers)] == []
 
 
-@pytest.mark.parametrize("module", ["flows.distillation", "pipeline.preflight"])
+@pytest.mark.parametrize(
+    "module", ["flows.distillation", "flows.plan", "pipeline.preflight", "pipeline.plan"]
+)
 def test_a_flow_process_starts_light(module: str) -> None:
     code = f"import {module}, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run(

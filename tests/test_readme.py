@@ -42,8 +42,10 @@ def test_every_deployment_of_the_readme_is_registered() -> None:
         "dpo",
         "evaluate",
         "distill",
+        "plan",
     ]
     assert {f"{stage}/{run}" for stage in stages for run in ("tiny", "full")} <= names
+    assert {f"plan/{path.stem}" for path in RUNS.glob("*.yaml")} <= names
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda each: each["entrypoint"])

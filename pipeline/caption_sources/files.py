@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic_core import from_json
 
 from pipeline.caption_sources import Part, SourceRow, fingerprint_of
 from pipeline.config import FileCaptions, WebDatasetCaptions
@@ -101,12 +102,15 @@ def _lines(path: Path) -> Iterator[tuple[str, str | None]]:
     """Place and text of each line; None where its bytes are not UTF-8."""
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
-            line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-            try:
-                text = line.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError:
-                text = None
-            yield f"{path.name}:{number}", text
+            yield f"{path.name}:{number}", _decoded(raw, number)
+
+
+def _decoded(raw: bytes, number: int) -> str | None:
+    line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+    try:
+        return line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        return None
 
 
 def row_of(value: object, place: str) -> SourceRow:
@@ -124,18 +128,32 @@ def _text_rows(path: Path) -> Iterator[SourceRow]:
 
 def _json_rows(path: Path, column: str) -> Iterator[SourceRow]:
     columns: set[str] = set()
-    for place, line in _lines(path):
-        if line is None:
-            yield SourceRow(None, place, UNDECODABLE)
-            continue
-        value = json_object(line) if line.strip() else {}
-        if value is None:
-            yield SourceRow(None, place, BROKEN_JSON)
-        else:
-            columns.update(value)
-            yield row_of(value.get(column), place)
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            place = f"{path.name}:{number}"
+            value = _plain_object(raw)
+            if value is None:
+                line = _decoded(raw, number)
+                if line is None:
+                    yield SourceRow(None, place, UNDECODABLE)
+                    continue
+                value = json_object(line) if line.strip() else {}
+            if value is None:
+                yield SourceRow(None, place, BROKEN_JSON)
+            else:
+                columns.update(value)
+                yield row_of(value.get(column), place)
     if columns and column not in columns:
         raise _no_column(path, column, columns)
+
+
+def _plain_object(line: bytes) -> dict[str, object] | None:
+    """What nearly every line is, four times faster; None where a second look is needed."""
+    try:
+        value = from_json(line, cache_strings="keys")
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def json_object(line: str | bytes) -> dict[str, object] | None:

@@ -64,7 +64,7 @@ def missing_dataset(config: HuggingFaceCaptions) -> list[str]:
     if importlib.util.find_spec("datasets") is None:
         return [
             f"captions source {config.name!r}: the package datasets is not installed: "
-            "pip install 'lightgen[hub]'"
+            "pip install -e '.[hub]'"
         ]
     if config.revision is None and not Path(config.dataset).is_dir():
         return [

@@ -78,24 +78,24 @@ def identity(config: JudgeConfig) -> dict[str, object]:
     return {**values, "questions": digest(config.mode, config.question_version)}
 
 
-def missing(config: JudgeConfig) -> list[str]:
-    """What this machine lacks for the judge, one sentence each."""
+def missing(config: JudgeConfig, place: str = "verdicts.judge") -> list[str]:
+    """What this machine lacks for the judge at this place of the run, one sentence each."""
     match config:
         case QwenJudge():
             from pipeline.judges.servers import missing_endpoints
 
             return missing_endpoints(config.endpoints, config.model)
         case ClipJudgeConfig():
-            return _missing_clip(config)
+            return _missing_clip(config, place)
         case _:
             return []
 
 
-def _missing_clip(config: ClipJudgeConfig) -> list[str]:
+def _missing_clip(config: ClipJudgeConfig, judge: str) -> list[str]:
     lacking = []
     if find_spec("open_clip") is None:
-        lacking.append("verdicts.judge: kind clip needs open_clip; pip install -e '.[clip]'")
+        lacking.append(f"{judge}: kind clip needs open_clip; pip install -e '.[clip]'")
     for place, file in (("weights", config.weights), ("aesthetic", config.aesthetic)):
         if file and not (file.endswith(".safetensors") and Path(file).is_file()):
-            lacking.append(f"verdicts.judge.{place}: {file} is not there as a .safetensors file")
+            lacking.append(f"{judge}.{place}: {file} is not there as a .safetensors file")
     return lacking

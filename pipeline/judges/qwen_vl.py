@@ -16,13 +16,14 @@ import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from pipeline.config import QwenJudge
 from pipeline.judges import NO_ANSWER, REFUSED, UNPARSABLE, Verdict
-from pipeline.judges.answers import NoAnswerError, clean, verdict_of
+from pipeline.judges.answers import NoAnswerError, clean, said, verdict_of
 from pipeline.judges.memo import Memo
 from pipeline.judges.questions import Question, digest, questions
 from pipeline.judges.servers import RefusedError, Servers
@@ -83,7 +84,7 @@ class QwenVlJudge:
         self.tally, self.servers = Tally(self.config.max_error_rate), self._servers()
 
     def _servers(self) -> Servers:
-        return Servers(self.config, self.first_wait)
+        return Servers(self.config, partial(said, mode=self.config.mode), self.first_wait)
 
     def judge(self, images: Sequence[Image.Image], captions: Sequence[str]) -> list[Verdict]:
         if len(images) != len(captions):
@@ -125,13 +126,14 @@ class QwenVlJudge:
         return verdict
 
     def _answer(self, request: bytes, servers: Servers) -> str:
-        known = self.memo.get(request) if self.memo else None
-        if known is not None:
-            return known
-        answer = servers.ask(request)
-        if self.memo:
-            self.memo.put(request, answer)
-        return answer
+        if self.memo is None:
+            return servers.ask(request)
+        asked = f"{self.revision}\n".encode() + request  # other weights may answer otherwise
+        known = self.memo.get(asked)
+        if known is None:
+            known = servers.ask(request)
+            self.memo.put(asked, known)
+        return known
 
     def request(self, question: Question, caption: str, url: str) -> bytes:
         content = [

@@ -9,8 +9,9 @@ Rerun: asks again; nothing is kept here.
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
+from typing import Protocol
 
 import httpx
 from tenacity import (
@@ -22,12 +23,12 @@ from tenacity import (
 )
 from tenacity.nap import sleep_using_event
 
-from pipeline.config import QwenJudge
-from pipeline.judges.answers import NoAnswerError, clean, said
+from pipeline.judges.answers import NoAnswerError, clean
 from pipeline.model_servers import unserved
 
 LONGEST_WAIT = 30.0
 LONGEST_REST = 120.0  # whatever a server asks for
+LONGEST_BODY = 4 * 2**20  # bytes of an answer
 BUSY = (429, 503)
 
 
@@ -43,9 +44,24 @@ class RefusedError(ValueError):
     """The server understood the request and will not answer it: another try would not help."""
 
 
+class Served(Protocol):
+    """The values of a run that say where and how patiently a model is asked."""
+
+    @property
+    def endpoints(self) -> tuple[str, ...]: ...
+    @property
+    def requests_in_flight(self) -> int: ...
+    @property
+    def timeout_seconds(self) -> float: ...
+    @property
+    def patience_seconds(self) -> float: ...
+
+
 class Servers:
-    def __init__(self, config: QwenJudge, first_wait: float = 1.0) -> None:
-        self.config, self.first_wait = config, first_wait
+    """`read` takes the answer out of a body; where there is none it raises `NoAnswerError`."""
+
+    def __init__(self, config: Served, read: Callable[[str], str], first_wait: float = 1.0) -> None:
+        self.config, self.read, self.first_wait = config, read, first_wait
         self.stop = threading.Event()  # set: whoever waits gives up
         self.endpoints = [endpoint.rstrip("/") for endpoint in config.endpoints]
         self.resting = dict.fromkeys(self.endpoints, 0.0)  # until when
@@ -73,15 +89,11 @@ class Servers:
     def _ask_once(self, request: bytes) -> str:
         endpoint = self._next()
         try:
-            response = self.client.post(
-                f"{endpoint}/chat/completions",
-                content=request,
-                headers={"content-type": "application/json"},
-            )
+            response, text = self._post(f"{endpoint}/chat/completions", request)
         except httpx.ConnectError:
             self._rest(endpoint, self.first_wait)
             raise
-        words = f"{endpoint}: {response.status_code} {clean(response.text)}"
+        words = f"{endpoint}: {response.status_code} {clean(text)}"
         if response.status_code in BUSY:
             rest = retry_after(response.headers.get("retry-after"))
             self._rest(endpoint, self.first_wait if rest is None else rest)
@@ -91,9 +103,20 @@ class Servers:
         if response.is_error:
             raise RefusedError(words)
         try:
-            return said(response.text, self.config.mode)
+            return self.read(text)
         except NoAnswerError as error:
             raise NoAnswerError(f"{endpoint}: {error}") from error
+
+    def _post(self, url: str, request: bytes) -> tuple[httpx.Response, str]:
+        """The response and its body; one that never ends, in time or in length, is cut off."""
+        end = time.monotonic() + self.config.timeout_seconds
+        headers, body = {"content-type": "application/json"}, bytearray()
+        with self.client.stream("POST", url, content=request, headers=headers) as response:
+            for piece in response.iter_bytes():
+                body += piece
+                if len(body) > LONGEST_BODY or time.monotonic() > end:
+                    raise NoAnswerError(f"{url}: no end of the answer after {len(body):,} bytes")
+        return response, body.decode("utf-8", "replace")
 
     def _next(self) -> str:
         """The next in turn that is not resting; where all are, the first to be back."""

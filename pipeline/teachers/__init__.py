@@ -64,12 +64,16 @@ def identity(config: TeacherConfig) -> dict[str, object]:
     """What shapes its pictures: another value here is another table."""
     match config:
         case DiffusersTeacher():
+            from pipeline.encoders import weights_identity
+
             how = {"batch_size", "text_batch_size", "offload", "compile", "attention_backend"}
-            return config.model_dump(mode="json", exclude=how)
+            weights = weights_identity(config.repository, config.revision)
+            return {**config.model_dump(mode="json", exclude=how), "repository": weights}
         case PicturesTeacher():
+            from pipeline.decoding import FITTING
             from pipeline.teachers.pictures import files_of
 
-            values = config.model_dump(mode="json", exclude={"paths"})
+            values = config.model_dump(mode="json", exclude={"paths"}) | {"fitting": FITTING}
             if config.revision != "local":  # a set that is pinned stays itself when it moves
                 return values
             files = [[path.name, path.stat().st_size] for path in files_of(config)]

@@ -8,10 +8,9 @@ Rerun: each picture has its own generator, so it follows its caption and seed; a
 """
 
 import inspect
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +18,12 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config import DiffusersTeacher
+from pipeline.halving import BatchSize
 from pipeline.teachers import Drawing, TeacherFacts
 from pipeline.teachers.flaws import UNSAFE, flaw
 from pipeline.teachers.pipelines import CONDITIONS, load
 from pipeline.teachers.safety import SafetyCheck
 
-logger = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 # One caption's: a tensor of one row, or a list of one tensor where lengths may differ.
 Condition = dict[str, Tensor | list[Tensor]]
 
@@ -42,10 +38,10 @@ class DiffusersDrawer:
         self.config = config
         self.pipe = load(config)
         self.safety = SafetyCheck(config.safety) if config.safety else None
-        self.batch_size, self.text_batch_size = config.batch_size, config.text_batch_size
+        self.batch_size = _size(config, "batch_size", config.batch_size)
+        self.text_batch_size = _size(config, "text_batch_size", config.text_batch_size)
         self.conditions: dict[str, Condition] = {}  # of the captions drawn last
         local = Path(config.repository).is_dir()
-        bits = config.quantization
         self.facts = TeacherFacts(
             name=Path(config.repository).name if local else config.repository,
             revision=config.revision or "local",
@@ -53,7 +49,7 @@ class DiffusersDrawer:
             num_steps=config.num_steps,
             guidance=config.guidance,
             pipeline=config.pipeline,
-            precision=f"{config.dtype} {bits.method} {bits.weights}" if bits else config.dtype,
+            precision=_precision(config),
         )
 
     def draw(self, captions: Sequence[str], seeds: Sequence[int], image_size: int) -> list[Drawing]:
@@ -62,9 +58,7 @@ class DiffusersDrawer:
         self._check_size(image_size)
         self._encode(captions)
         orders = [Order(*order) for order in zip(captions, seeds, strict=True)]
-        batches = self._halving(
-            orders, "batch_size", lambda batch: self._draw_batch(batch, image_size)
-        )
+        batches = self.batch_size.through(orders, lambda batch: self._draw_batch(batch, image_size))
         return [drawing for batch in batches for drawing in batch]
 
     def _check_size(self, image_size: int) -> None:
@@ -76,32 +70,6 @@ class DiffusersDrawer:
                 f"{self.config.pipeline}"
             )
 
-    def _halving(
-        self, items: Sequence[Item], size_name: str, work: Callable[[Sequence[Item]], Result]
-    ) -> Iterator[Result]:
-        """Work through the items in batches; a batch that memory does not hold is halved."""
-        done = 0
-        while done < len(items):
-            size = getattr(self, size_name)
-            batch, result = items[done : done + size], None
-            try:
-                result = work(batch)
-            except torch.OutOfMemoryError as error:
-                if len(batch) == 1:
-                    raise ValueError(
-                        f"images.teacher: {self.config.pipeline} does not fit this machine's "
-                        f"memory even at {size_name} 1 ({error}); choose fewer pixels, "
-                        "quantization or offload"
-                    ) from error
-            if result is None:  # outside the except, whose error holds on to tensors
-                setattr(self, size_name, len(batch) // 2)
-                logger.warning("out of memory: %s is now %s", size_name, len(batch) // 2)
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-            else:
-                done += len(batch)
-                yield result
-
     # --- text -----------------------------------------------------------------------------------
 
     def _encode(self, captions: Sequence[str]) -> None:
@@ -111,7 +79,7 @@ class DiffusersDrawer:
         unique = list(dict.fromkeys(captions))
         known = {caption: self.conditions.get(caption) for caption in unique}
         new = [caption for caption, condition in known.items() if condition is None]
-        encoded = self._halving(new, "text_batch_size", self._encode_batch)
+        encoded = self.text_batch_size.through(new, self._encode_batch)
         found = [condition for batch in encoded for condition in batch]
         self.conditions = {
             **{caption: condition for caption, condition in known.items() if condition is not None},
@@ -155,7 +123,7 @@ class DiffusersDrawer:
     def _draw_batch(self, orders: Sequence[Order], image_size: int) -> list[Drawing]:
         number = len(orders)
         if self.config.compile:  # another number of pictures would compile again
-            orders = [*orders, *[orders[-1]] * (self.batch_size - number)]
+            orders = [*orders, *[orders[-1]] * (self.batch_size.value - number)]
         output = self.pipe(
             **self._conditioning([order.caption for order in orders]),
             height=image_size,
@@ -181,6 +149,19 @@ class DiffusersDrawer:
         if "negative_prompt" in arguments:
             arguments["negative_prompt"] = None  # it is in the conditions
         return {**arguments, **given}
+
+
+def _precision(config: DiffusersTeacher) -> str:
+    """Of the weights, as a row says it."""
+    if config.quantization is None:
+        return config.dtype
+    method, weights = config.quantization.method, config.quantization.weights
+    return f"{config.dtype} {method}" + (f" {weights}" if method == "torchao" else "")
+
+
+def _size(config: DiffusersTeacher, name: str, value: int) -> BatchSize:
+    refusal = f"images.teacher: {config.pipeline}"
+    return BatchSize(value, name, refusal, "choose fewer pixels, quantization or offload")
 
 
 def _has_rows(value: object) -> bool:

@@ -30,7 +30,7 @@ from pipeline.teachers.flaws import flaw
 from pipeline.wording import caption_id_of, normalise
 
 NO_PICTURE, TOO_SMALL = "no picture in the set", "smaller than asked for"
-MAX_CAPTION_BYTES = 1_000_000
+MAX_CAPTION_BYTES, MAX_PICTURE_BYTES = 1_000_000, 256_000_000  # a member says any size
 THREADS = 4  # decode beside each other: PIL lets go of the interpreter
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def scan_tar(path: Path, config: PicturesTeacher) -> Iterator[tuple[object, int,
                     sample, text, place = name, None, None
                 if not member.isreg():  # links and devices are no pictures
                     continue
-                if ending.lower() in endings:
+                if ending.lower() in endings and member.size <= MAX_PICTURE_BYTES:
                     place = (member.offset_data, member.size)
                 elif ending.lower() == config.member and member.size <= MAX_CAPTION_BYTES:
                     extracted = tar.extractfile(member)

@@ -20,6 +20,7 @@ import transformers
 from huggingface_hub import hf_hub_download
 
 from pipeline.config import DiffusersTeacher, QuantizationConfig
+from pipeline.teachers.requirements import missing_backend
 
 DENOISERS = ("transformer", "unet")
 # What `encode_prompt` returns, under the names by which the pipeline's call takes it. Pipelines
@@ -53,6 +54,8 @@ def load(config: DiffusersTeacher) -> Any:
     """The pipeline; a name, argument or backend that it does not have is a `ValueError`."""
     made = _class(config)
     check_arguments(made, config.arguments)
+    if wrong := missing_backend(config.attention_backend):
+        raise ValueError(wrong)
     values: dict[str, Any] = {}
     if config.quantization:
         values["quantization_config"] = _quantized(config, config.quantization)
@@ -119,14 +122,6 @@ def _place(pipe: Any, config: DiffusersTeacher) -> None:
 
 def _speed_up(denoiser: Any, config: DiffusersTeacher) -> None:
     if config.attention_backend:
-        from diffusers.models.attention_dispatch import AttentionBackendName
-
-        known = [name.value for name in AttentionBackendName]
-        if config.attention_backend not in known:
-            raise ValueError(
-                f"images.teacher.attention_backend: diffusers has no "
-                f"{config.attention_backend!r}, it has {known}"
-            )
         denoiser.set_attention_backend(config.attention_backend)
     if config.compile:
         denoiser.compile_repeated_blocks(fullgraph=True)

@@ -28,7 +28,20 @@ FREE_LICENCES = (
 FLUX = "FLUX-Non-Commercial"  # section 2(d): not to train a competitive model
 STABILITY = "Stability-Community"  # outputs not to create or improve a foundational model
 NVIDIA = "NSCL-v2-custom"  # research and evaluation only
-LIBRARIES = {"bitsandbytes_4bit": "bitsandbytes", "bitsandbytes_8bit": "bitsandbytes"}
+LIBRARIES = {
+    "bitsandbytes_4bit": ("bitsandbytes",),
+    "bitsandbytes_8bit": ("bitsandbytes",),
+    "torchao": ("torchao",),
+    "torchao int4": ("torchao", "mslk"),
+}
+# What a backend of attention needs beside torch, by the beginning of its name.
+BACKENDS = {
+    "flash": ("flash_attn", "flash-attn"),
+    "_flash": ("flash_attn_interface", "FlashAttention 3, built from its source"),
+    "sage": ("sageattention", "sageattention"),
+    "_sage": ("sageattention", "sageattention"),
+    "xformers": ("xformers", "xformers"),
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,8 @@ def missing_for(
         _missing_licence(config.repository, config.licence, accept_licence),
         _missing_class(config.pipeline),
         _missing_weights(config),
-        _missing_library(config),
+        *_missing_libraries(config),
+        missing_backend(config.attention_backend),
         _missing_classifier(config),
     ]
     if not any(Path("/dev").glob("nvidia[0-9]*")):
@@ -84,9 +98,10 @@ def missing_for(
 
 
 def _missing_gpu(config: DiffusersTeacher) -> list[str]:
+    bits = config.quantization
     wanted = {
         "in bfloat16": config.dtype == "bfloat16",
-        "quantised": config.quantization is not None,
+        "with bitsandbytes": bits is not None and bits.method.startswith("bitsandbytes"),
         "with offload": config.offload != "none",
     }
     return [
@@ -115,23 +130,44 @@ def _missing_licence(repository: str, stated: str, accepted: str | None) -> str:
 
 def _missing_class(pipeline: str) -> str:
     """Read from the library's source: to import it takes seconds."""
-    spec = find_spec("diffusers")
-    assert spec and spec.origin, "a dependency of this project"
-    names = set(re.findall(r'"(\w+Pipeline)"', Path(spec.origin).read_text("utf-8")))
+    source = (_diffusers() / "__init__.py").read_text("utf-8")
+    names = set(re.findall(r'"(\w+Pipeline)"', source))
     if pipeline in names:
         return ""
     close = difflib.get_close_matches(pipeline, names, n=3)
     return f"images.teacher.pipeline: diffusers has no {pipeline!r}; close names: {close}"
 
 
-def _missing_library(config: DiffusersTeacher) -> str:
+def _missing_libraries(config: DiffusersTeacher) -> list[str]:
     if config.quantization is None:
+        return []
+    method, weights = config.quantization.method, config.quantization.weights
+    needed = LIBRARIES.get(f"{method} {weights}", LIBRARIES[method])
+    return [
+        f"images.teacher.quantization: {method} needs {library}; pip install {library}"
+        for library in needed
+        if not find_spec(library)
+    ]
+
+
+def missing_backend(name: str | None) -> str:
+    """Also a name that diffusers does not have, before weights are loaded for it."""
+    if name is None:
         return ""
-    method = config.quantization.method
-    library = LIBRARIES.get(method, method)
-    if find_spec(library):
-        return ""
-    return f"images.teacher.quantization: {method} needs {library}; pip install {library}"
+    place = "images.teacher.attention_backend"
+    source = (_diffusers() / "models" / "attention_dispatch.py").read_text("utf-8")
+    names = re.findall(r'^    [A-Z_0-9]+ = "(\w+)"', source, re.MULTILINE)
+    if name not in names:
+        return f"{place}: diffusers has no {name!r}, it has {names}"
+    start = (each for first, each in BACKENDS.items() if name.startswith(first))
+    module, package = ("kernels", "kernels") if name.endswith("_hub") else next(start, ("", ""))
+    return f"{place}: {name} needs {package}" if module and not find_spec(module) else ""
+
+
+def _diffusers() -> Path:
+    spec = find_spec("diffusers")
+    assert spec and spec.origin, "a dependency of this project"
+    return Path(spec.origin).parent
 
 
 def _missing_classifier(config: DiffusersTeacher) -> str:

@@ -4,7 +4,8 @@
 
 The stand-in answers `slots` requests at once, each after `seconds`, in its own process. Reading,
 decoding, shrinking, encoding and sending 512 px pictures is what it must not wait for. Prints the
-share of its slots that were busy from the first request to the last answer, tails included.
+share of its slots that were busy from the first request to the last answer, tails included, beside
+the same with each piece of the table judged to its end before the next is begun.
 """
 
 import argparse
@@ -22,14 +23,14 @@ from PIL import Image
 
 from pipeline.config import QwenJudge
 from pipeline.judges.qwen_vl import QwenVlJudge
-from pipeline.verdicts import judged_pieces
+from pipeline.verdicts import judge_images, judged_pieces
 
 ANSWER = {"missing": [], "artefacts": [], "words": "", "alignment": 9, "quality": 9}
 PIECE = 256  # rows, as the table is read
 
 
 def serve(pipe: Connection, slots: int, seconds: float) -> None:
-    """Answers until told to stop, then tells when it began, when it ended, how long it worked."""
+    """Answers; when asked, tells when each answer since the last time began and ended."""
     free, lock = threading.Semaphore(slots), threading.Lock()
     spans: list[tuple[float, float]] = []
     body = json.dumps({"choices": [{"message": {"content": json.dumps(ANSWER)}}]}).encode()
@@ -58,8 +59,10 @@ def serve(pipe: Connection, slots: int, seconds: float) -> None:
     server = Server(("127.0.0.1", 0), StandIn)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     pipe.send(server.server_address[1])
-    pipe.recv()
-    pipe.send(spans)
+    while pipe.recv():
+        with lock:
+            pipe.send(list(spans))
+            spans.clear()
 
 
 def pictures(number: int) -> list[bytes]:
@@ -95,16 +98,23 @@ def main() -> None:
     columns = {"image_id": names, "caption_id": names, "caption": names, "reason": names}
     columns["image"] = pa.array(pictures(args.pictures), pa.large_binary())  # type: ignore[assignment]
     table = pa.table(columns)
-    pieces = (table.slice(first, PIECE) for first in range(0, args.pictures, PIECE))
-    rows = sum(len(piece) for piece in judged_pieces(QwenVlJudge(config), pieces))
-    here.send("stop")
-    spans = here.recv()
-    span = max(end for _, end in spans) - min(begun for begun, _ in spans)
-    busy = sum(end - begun for begun, end in spans) / (span * args.slots)
-    best = args.slots / args.seconds
-    print("| pictures | slots | the server's best | judged | slots busy |")
-    print("|---:|---:|---:|---:|---:|")
-    print(f"| {rows} | {args.slots} | {best:.0f}/s | {rows / span:.1f}/s | {busy:.1%} |")
+    pieces = [table.slice(first, PIECE) for first in range(0, args.pictures, PIECE)]
+    judge = QwenVlJudge(config)
+    print("| pictures | slots | the server's best | pieces | judged | slots busy |")
+    print("|---:|---:|---:|---|---:|---:|")
+    for how in ("in turn", "several begun"):
+        if how == "in turn":
+            rows = sum(len(judge_images(judge, piece)) for piece in pieces)
+        else:
+            rows = sum(len(piece) for piece in judged_pieces(judge, iter(pieces)))
+        here.send("tell")
+        spans = here.recv()
+        span = max(end for _, end in spans) - min(begun for begun, _ in spans)
+        busy = sum(end - begun for begun, end in spans) / (span * args.slots)
+        best = args.slots / args.seconds
+        rate = f"{best:.0f}/s | {how} | {rows / span:.1f}/s"
+        print(f"| {rows} | {args.slots} | {rate} | {busy:.1%} |", flush=True)
+    here.send("")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lightgen_model.config import SamplingConfig
 from lightgen_model.head import FLOW_TIME_SCALE
-from lightgen_model.masking import tokens_left
 from lightgen_model.model import LightGen
 from lightgen_model.solvers import solution
+from lightgen_model.unmasking import tokens_left
 
 Tape = Callable[[int], Iterator[Tensor]]  # of an iteration: noises (B, N, D)
 

@@ -73,6 +73,25 @@ VALUES: dict[str, Any] = {
     },
 }
 
+# What the tiny run was when it was measured (infra/measurements.md, "Plan and cost").
+MEASURED_TINY: dict[str, Any] = {
+    "student.phases": [
+        {"image_size": px, "steps": steps, "batch_size": n, "optimizer": {"learning_rate": 0.001}}
+        for px, steps, n in ((64, 2300, 128), (128, 60, 32), (64, 200, 128))
+    ],
+    "student.sample_every": 460,
+    "student.checkpoint_every": 200,
+    "preferences.num_captions": 1500,
+    "dpo.steps": 200,
+    "dpo.batch_size": 64,
+}
+
+
+@pytest.fixture(scope="session")
+def measured_tiny() -> RunConfig:
+    return load_run("tiny", MEASURED_TINY)
+
+
 BuildRun = Callable[..., RunConfig]
 
 

@@ -72,3 +72,17 @@ def test_a_choice_is_shown_beside_what_it_was_made_from(tmp_path: Path) -> None:
     diversity = grid(seen, "Diversity")
     even = {name: float(cells[3].rstrip("%")) for name, cells in diversity.items()}
     assert even["kept"] > even["kept and not selected"]
+    assert list(diversity) == ["kept", "kept and not selected", "as many by chance", "a"]
+    assert diversity["as many by chance"][0] == diversity["kept"][0] == "6"
+
+
+def test_a_mix_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    lines = [f"a red cat {n}" for n in range(30)] + [f"{n} " * 25 for n in range(3)]
+    selection = {"num_captions": 10, "clusters": 2, "short_share": 0.5}
+    seen = described(tmp_path, lines, selection=selection)
+    lacking = "70.0% of those chosen, 50.0% asked for: there are no more long ones"
+    assert seen.facts["short captions"] == lacking
+    selection["short_share"] = 0.8
+    seen = described(tmp_path, lines, selection=selection)
+    assert seen.facts["short captions"] == "80.0% of those chosen"

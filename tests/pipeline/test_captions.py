@@ -171,6 +171,22 @@ def test_a_killed_and_resumed_harvest_leaves_the_same_files(tmp_path):
     assert kept[0] == kept[1]
 
 
+def test_an_encoder_that_chooses_is_known_by_its_weights(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"weights")
+
+    def table(folder: Path) -> str:
+        embedding = {"kind": "encoder", "model": str(folder)}
+        selection = {"num_captions": 9, "embedding": embedding}
+        return captions._folder(run_of(tmp_path, tmp_path / "a.txt", selection=selection)).name
+
+    assert table(one) == table(two)
+    (two / "model.safetensors").write_bytes(b"others")
+    assert table(one) != table(two)
+
+
 def test_selection_values_are_another_table(tmp_path):
     tables = {
         captions._folder(run_of(tmp_path, tmp_path / "one.txt", **values)).name

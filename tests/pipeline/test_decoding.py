@@ -94,6 +94,11 @@ def test_a_picture_that_is_cut_off_does_not_decode(kind: str) -> None:
     assert decode(b"") == (None, BROKEN)
 
 
+@pytest.mark.parametrize("kind", ["EPS", "ICNS", "PDF"])
+def test_a_format_whose_reader_does_more_than_read_is_no_picture(kind: str) -> None:
+    assert decode(file_of(Image.fromarray(PIXELS), kind)) == (None, BROKEN)
+
+
 @given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "MPO", "AVIF"]), st.data())
 def test_damaged_bytes_are_a_picture_or_a_reason(kind: str, data: st.DataObject) -> None:
     exif = Image.Exif()
@@ -113,3 +118,35 @@ def test_the_middle_square_is_taken() -> None:
     assert np.asarray(square(Image.fromarray(stripes), 8)).min() == 200
     assert square(Image.fromarray(stripes), 40).size == (40, 40)
     assert np.array_equal(np.asarray(square(Image.fromarray(PIXELS), 24)), PIXELS[:, 4:28])
+
+
+def adm(image: Image.Image, size: int) -> np.ndarray:
+    """What arXiv 2105.05233 describes, in its own order: reduced whole, then cut."""
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    whole = (round(image.width * scale), round(image.height * scale))
+    levels = np.asarray(image.resize(whole, Image.Resampling.BICUBIC), int)
+    top, left = (levels.shape[0] - size) // 2, (levels.shape[1] - size) // 2
+    return levels[top : top + size, left : left + size]
+
+
+@pytest.mark.parametrize(("side", "size"), [(512, 256), (512, 64), (300, 64), (129, 64), (64, 64)])
+def test_square_pictures_are_made_smaller_as_adm_does(side: int, size: int) -> None:
+    image = Image.effect_noise((side, side), 80).convert("RGB")
+    assert np.array_equal(np.asarray(square(image, size)), adm(image, size))
+
+
+def test_halving_is_the_mean_of_four_pixels() -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (512, 512, 3))
+    means = levels.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3))
+    halved = np.asarray(square(Image.fromarray(levels.astype(np.uint8)), 256))
+    assert np.abs(halved - means).max() <= 1  # rounded after each direction
+
+
+def test_oblong_pictures_are_near_what_adm_makes_of_them() -> None:
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8))
+    image = coarse.resize((700, 333), Image.Resampling.BICUBIC)
+    off = np.abs(np.asarray(square(image, 128), int) - adm(image, 128))
+    assert off.mean() < 2.5  # the cut is a fraction of a pixel beside

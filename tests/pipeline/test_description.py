@@ -7,6 +7,7 @@ from pipeline.description import (
     MAX_MARKDOWN_BYTES,
     MAX_TABLE_ROWS,
     RECORD,
+    SPACE,
     Description,
     Grid,
     Picture,
@@ -61,7 +62,7 @@ def test_rows_in_must_be_kept_and_rejected() -> None:
 
 
 def test_the_page_tells_counts_reasons_time_and_lineage() -> None:
-    text = described().markdown(TIMING, run="tiny").replace("&nbsp;", " ")
+    text = described().markdown(TIMING, run="tiny").replace(SPACE, " ")
     for expected in (
         "# Pictures judged",
         "`verdicts/tiny`",
@@ -128,7 +129,7 @@ def test_large_plots_go_before_the_last_picture() -> None:
 
 def test_a_stage_without_rows_has_a_page() -> None:
     empty = Description("captions", "Captions", 0, 0, 0)
-    assert "**0** rows in" in empty.markdown(Timing(0, 0, 0.0)).replace("&nbsp;", " ")
+    assert "**0** rows in" in empty.markdown(Timing(0, 0, 0.0)).replace(SPACE, " ")
     assert b"nan" not in share_bar(empty)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import screening
@@ -67,6 +67,33 @@ def test_a_choice_reaches_rare_clusters_and_keeps_the_mix() -> None:
     assert np.array_equal(chosen, select(vectors, long, ids, short_share=0.25, **values))
 
 
+def test_short_ones_fill_the_clusters_that_long_ones_leave_low() -> None:
+    pytest.importorskip("sklearn")
+    vectors = points((0, 100), (1, 100), (2, 100), (3, 100))
+    long = vectors.argmax(1) < 2
+    long[::10] = ~long[::10]  # each cluster has some of the other kind
+    ids = [f"{row:016x}" for row in range(len(vectors))]
+    chosen = select(vectors, long, ids, number=160, short_share=0.5, clusters=4, seed=0)
+    assert (~long[chosen]).sum() == 80
+    counts = np.bincount(vectors[chosen].argmax(1), minlength=8)[:4]
+    assert counts.max() - counts.min() <= 1
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 60), st.floats(0, 1), st.integers(0, 60))
+def test_the_mix_is_exact_wherever_both_kinds_are_there(
+    number: int, share: float, shorts: int
+) -> None:
+    pytest.importorskip("sklearn")
+    vectors, ids = points((0, 30), (1, 30)), [f"{row:016x}" for row in range(60)]
+    long = np.arange(60) >= shorts
+    chosen = select(vectors, long, ids, number=number, short_share=share, clusters=2, seed=0)
+    assert len(set(chosen.tolist())) == len(chosen) == number
+    wanted = round(number * share)
+    there = range(max(0, number - (60 - shorts)), min(shorts, number) + 1)
+    assert (~long[chosen]).sum() == min(max(wanted, there.start), there.stop - 1)
+
+
 def test_where_one_kind_lacks_the_other_fills_up() -> None:
     pytest.importorskip("sklearn")
     vectors, ids = points((0, 20), (1, 20)), [f"{row:016x}" for row in range(40)]
@@ -82,7 +109,7 @@ def test_what_a_choice_leaves_out_says_so(tmp_path) -> None:
     selection = {"num_captions": 40, "clusters": 8, "short_share": None}
     config = CaptionsConfig.model_validate({"sources": [source], "selection": selection})
     result = harvest(tmp_path, config)
-    reasons = result.reason_of(slice(0, 300))
+    reasons = result.reason_of(slice(0, 300)).to_pylist()
     assert reasons.count("") == 40
     assert set(reasons) == {"", screening.DUPLICATE, screening.NOT_SELECTED}
-    assert harvest(tmp_path, config).reason_of(slice(0, 300)) == reasons
+    assert harvest(tmp_path, config).reason_of(slice(0, 300)).to_pylist() == reasons

@@ -87,6 +87,19 @@ def test_what_is_appended_changes_nothing_above(seed: int, first: int) -> None:
     assert all(earlier not in whole for earlier in whole.values())
 
 
+def test_a_crowded_band_hides_no_twin_and_appending_changes_nothing() -> None:
+    """All begin alike, so far more share a band than are paired in it."""
+    words = vocabulary(7, 4)
+    captions = [f"{CAPTION[:30]} {a} {b}" for a in words for b in words]
+    twins = [caption.upper() for caption in captions]
+    values = {"similarity": 0.95, "keep_concepts": False}
+    whole = found(captions + twins, **values)
+    assert whole == {row + len(captions): row for row in range(len(captions))}
+    for number in (20, 60, 80):
+        part = found((captions + twins)[:number], **values)
+        assert part == {row: earlier for row, earlier in whole.items() if row < number}
+
+
 def test_prompts_are_repeated_but_captions_do_not_repeat_each_other() -> None:
     prompts = ["a photo of a bench", CAPTION]
     captions = ["Bench.", "a dog", "a dog!", CAPTION.replace("quiet ", "")]

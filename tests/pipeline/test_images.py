@@ -96,6 +96,20 @@ def test_another_teacher_is_another_table(debug_run, walk):
     assert len(names) == 2
 
 
+def test_a_teacher_is_loaded_once_for_all_shards_and_then_let_go(
+    debug_run, walk, make, monkeypatch
+):
+    config = debug_run()
+    upstream = walk(config, "captions")
+    loaded: list[object] = []
+    build = images.teachers.build
+    monkeypatch.setattr(images.teachers, "build", lambda c: loaded.append(c) or build(c))
+    _, made = make(images, config, upstream)
+    assert len(made) > 1
+    assert loaded == [config.images.teacher]
+    assert images._teacher.cache_info().currsize == 0  # the encoders come next
+
+
 class MoodyTeacher:
     facts = TeacherFacts("moody", "1", "MIT", 1, 0.0)
 

@@ -17,6 +17,7 @@ from pipeline.plots import (
     preference_plot,
     reward_plot,
     score_bars,
+    stage_bars,
 )
 
 SCORES = {"single_object": 0.9, "counting": 0.5, "mean": 0.7}
@@ -68,6 +69,10 @@ def test_bars_show_the_difference_of_each_task() -> None:
         assert expected in words.replace("−", "-")
 
 
+def test_numbers_that_a_person_reads_keep_their_digits() -> None:
+    assert "0.0123" in texts(loss_plot([0, 1], [0.02, 0.0123]))
+
+
 def test_the_learning_curve_names_its_lines_and_the_mean() -> None:
     words = texts(learning_curve([0, 10], {"counting": [0, 0.2], "colour_attribution": [0, 0.6]}))
     assert "mean 0.40" in words
@@ -90,3 +95,14 @@ def test_bars_of_many_names_stay_small_and_keep_their_groups():
     svg = grouped_bars(groups, "captions")
     assert all(f">{word}<".encode() in svg for word in ("red", "blue", "two", "colours"))
     assert svg == grouped_bars(groups, "captions")
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_bars_of_stages_carry_their_notes_and_a_legend_where_there_are_two(stacked: bool) -> None:
+    names, notes = ["images", "student"], ["3 USD", "not known"]
+    groups = {"planned": [1.0, 0.0], "spent": [0.0, 2.0]}
+    svg = stage_bars(names, groups, notes, "hours", stacked=stacked)
+    assert all(word in texts(svg) for word in (*names, *notes, *groups, "hours"))
+    assert len(svg) < MAX_PLOT_BYTES
+    assert svg == stage_bars(names, groups, notes, "hours", stacked=stacked)
+    assert "planned" not in texts(stage_bars(names, {"planned": [0.0, 0.0]}, notes, "hours"))

@@ -8,8 +8,8 @@ import torch
 from lightgen_model.config import ModelConfig
 from pipeline import preferences
 from pipeline.drawing import checkpoint_folder, draw, encode
-from pipeline.features import autoencoder
-from pipeline.subjects import subjects
+from pipeline.encoders import autoencoder
+from pipeline.subjects import subjects, teachers
 from pipeline.tables import read
 from pipeline.verdicts import accepted, decoded
 
@@ -56,6 +56,17 @@ def test_the_winner_is_the_teachers_accepted_picture_as_the_vae_sees_it(above, m
     mean = vae.mean(torch.tensor(flat).view(1, 32, 8, 8)).half().numpy()
     assert np.array_equal(np.frombuffer(row["winner"], np.float16), mean.ravel())
     assert decoded(row["winner_image"]).size == (64, 64)
+
+
+def test_the_teachers_latents_are_the_same_from_means_as_from_moments(above, debug_run, walk):
+    config, upstream = above
+    small = debug_run({"features.latents": "means", "features.text_states": "int8"})
+    both = [
+        teachers(each, {**upstream, **walk(each)}, subjects(each, upstream)[:3])
+        for each in (config, small)
+    ]
+    latents = [{name: one.latents for name, (one,) in contenders.items()} for contenders in both]
+    assert latents[0] == latents[1]
 
 
 def test_a_samples_latents_are_what_the_vae_reads_from_its_picture(above, make):

@@ -9,7 +9,8 @@ from lightgen_model.config import RepaConfig, debug
 from lightgen_model.model import LightGen
 from pipeline import student
 from pipeline.batches import FeatureBatches, TableRows
-from pipeline.pretraining import flops_of, train_student
+from pipeline.draws import row_generators
+from pipeline.pretraining import PhaseData, flops_of, train_student
 from pipeline.pretraining_step import PretrainingStep
 from pipeline.starting import RAW
 from pipeline.states import saved
@@ -119,3 +120,29 @@ def test_the_next_phase_goes_on_with_weights_and_average(debug_run, walk) -> Non
         expected = torch.lerp(one["average"][name], value, 0.9)
         assert torch.allclose(two["average"][name], expected, atol=1e-6), name
     assert two["position"]["table"] == upstream["features"].snapshots["features_128"].table
+
+
+SMALL = {"features.latents": "means", "features.text_states": "int8"}
+
+
+def test_means_and_eight_bits_are_read_as_moments_and_bfloat16_are(debug_run, walk) -> None:
+    taken = []
+    for config in (debug_run(), debug_run(SMALL)):
+        data = PhaseData(config, walk(config)).batches(0, config.student.phases[0])
+        taken.append(data.take(0, range(4), row_generators(0, 0, range(4))))
+    plain, small = taken
+    # Latents are drawn with the posterior's small spread from moments, and without it from means.
+    assert (small.latents - plain.latents).std() < 0.2 * plain.latents.std()
+    assert torch.equal(small.lengths, plain.lengths)
+    off = (small.states - plain.states).square().sum() / plain.states.square().sum()
+    assert 0.003 < off.sqrt() < 0.01
+
+
+def test_a_student_learns_from_means_and_eight_bits(debug_run, walk) -> None:
+    config = debug_run({"evaluation": None, "student.tracker": "none", **SMALL})
+    upstream = walk(config)
+    train_student(config, upstream)
+    found = student.find(config, upstream)
+    assert found is not None
+    weights = load_file(student.folder(config, upstream).final / "model.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())

@@ -6,8 +6,10 @@ from types import SimpleNamespace as Record
 
 import pytest
 
+from pipeline.costs import Cost, Costs
 from pipeline.description import Description, Grid, Picture, Plot, Timing
 from pipeline.pictures import Cell, contact_sheet
+from pipeline.rates import DEVICES
 from pipeline.report import best_samples, build_report, html, markdown, write_report
 
 SHEETS = [contact_sheet([Cell(None, name)]) for name in ("pictures", "samples")]
@@ -126,6 +128,20 @@ def test_the_page_shows_scores_and_their_difference(tmp_path: Path) -> None:
     text = write(tmp_path).read_text()
     for number in ("0.500", "0.750", "+0.250", "-0.125", "+0.0625"[:6]):
         assert number in text
+
+
+def test_the_cost_ledger_is_in_both_files(tmp_path: Path) -> None:
+    line = Cost("images", 10, 9, 5e6, 4_000_000, 36.0, 72.0, 0.0)
+    device = DEVICES["cuda"].model_copy(update={"price_per_hour": 100.0})
+    page = write(tmp_path, costs=Costs("tiny", device, (line,)))
+    ledger = json.loads((page.parent / "report.json").read_text())["ledger"]
+    assert ledger["stages"]["images"]["money"] == 2.0
+    assert ledger["stages"]["images"]["money_now"] == 0.0
+    tags, text = Tags(), page.read_text()
+    tags.feed(text)
+    assert tags.open == []
+    assert "2.00 USD for all that it shows" in text
+    assert "planned and spent time by stage" in text
 
 
 def test_samples_are_the_latest_stages_first_sheet(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from pipeline import screening
 from pipeline.captions import harvest
-from pipeline.config import CaptionsConfig
+from pipeline.config import CaptionsConfig, DecontaminationConfig
 from pipeline.screening import Screened, blocked_terms
+from pipeline.signatures import signatures_of
 
 LONG = "a small wooden house with a green door stands beside a quiet lake under tall pine trees"
 
@@ -31,7 +32,8 @@ def screened(folder: Path, sources: list[dict], **values) -> Screened:
 
 def found(result: Screened) -> list[tuple[str, str]]:
     whole = slice(0, len(result.codes))
-    return list(zip(result.reason_of(whole), result.match_of(whole), strict=True))
+    reasons, matches = result.reason_of(whole), result.match_of(whole)
+    return list(zip(reasons.to_pylist(), matches.to_pylist(), strict=True))
 
 
 def test_blocked_words_are_whole_words_whatever_their_case(tmp_path: Path) -> None:
@@ -76,6 +78,36 @@ def test_no_benchmark_prompt_or_near_one_stays(tmp_path: Path) -> None:
         (hit, "bench bench.txt:2"),
         ("", ""),
     ]
+
+
+@pytest.mark.parametrize(
+    ("caption", "refused"),
+    [
+        ("An image of a photo of a clock", True),
+        ("a clock, high quality, 4k", True),
+        ("a photo of a colck", True),
+        ("a clock photo", True),
+        ("a photo of two cars", True),
+        ("two cats", False),
+        ("a wooden clock", False),
+        ("a clock and two cars", False),
+        ("high quality 4k photo", False),
+        ("", False),
+    ],
+)
+def test_a_short_prompt_in_other_dress_is_refused_and_another_scene_is_not(
+    caption: str, refused: bool
+) -> None:
+    pytest.importorskip("rensa")
+    prompts = [("a photo of a clock", "p:1"), ("a photo of two cars", "p:2"), ("a photo", "p:3")]
+    config = DecontaminationConfig.model_validate(
+        {
+            "prompts": [
+                {"kind": "files", "name": "p", "paths": ["p"], "format": "text", "licence": "MIT"}
+            ]
+        }
+    )
+    assert bool(screening.against(prompts, [caption], signatures_of([caption]), config)) is refused
 
 
 def test_near_duplicates_name_the_caption_they_repeat_over_all_sources(tmp_path: Path) -> None:

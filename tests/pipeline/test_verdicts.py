@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -162,6 +163,73 @@ def test_the_description_counts_what_the_tables_hold(debug_run, walk):
     by_half = next(row for row in seen.tables[1].rows if row[0] == "0.5")
     assert {int(count) for count in by_half[1:4]} == {seen.kept}  # the run's own thresholds
     assert len(seen.plots) == 2
+
+
+class Clip:
+    """Scores by the picture's width and the caption's length, as no caption's judge would."""
+
+    name, revision, in_flight = "some-clip", "1", 1
+
+    def judge(self, pictures, captions):
+        return [
+            Verdict(len(caption) % 10 / 10, picture.width / 128, "", "")
+            for picture, caption in zip(pictures, captions, strict=True)
+        ]
+
+
+@pytest.fixture
+def with_clip(debug_run, monkeypatch, tmp_path):
+    """The debug run with a CLIP beside its judge."""
+    build = verdicts.judges.build
+    monkeypatch.setattr(
+        verdicts.judges, "build", lambda c, memo: Clip() if c.kind == "clip" else build(c, memo)
+    )
+    monkeypatch.setattr(verdicts.judges, "identity", lambda c: c.model_dump(mode="json"))
+    clip = {"kind": "clip", "weights": "w.safetensors", "aesthetic": "a.safetensors"}
+    return lambda **values: debug_run(
+        {"verdicts.clip": clip} | {f"verdicts.{name}": v for name, v in values.items()},
+        tmp_path / "clip",
+    )
+
+
+def test_a_clips_scores_are_further_columns(with_clip, walk):
+    config = with_clip()
+    upstream = walk(config, "verdicts")
+    assert list(upstream["verdicts"].snapshots) == ["verdicts", "clip"]
+    table = verdicts.judged(config, upstream)
+    captions = read(config.root, upstream["images"].snapshots["images"], ["caption"])["caption"]
+    assert np.allclose(table["clip"].to_numpy(), [len(c.as_py()) % 10 / 10 for c in captions])
+    assert np.allclose(table["aesthetic"].to_numpy(), table["width"].to_numpy() / 128)
+    said = read(config.root, upstream["verdicts"].snapshots["verdicts"])
+    assert table["accepted"].to_pylist() == accepted(config.verdicts, said).tolist()
+    seen = verdicts.describe(config, upstream, upstream["verdicts"])
+    titles = [plot.title for plot in seen.plots]
+    assert titles[2:] == ["CLIPScore", "CLIP's aesthetic score"]
+    assert seen.tables[1].header[-2:] == ("kept by all", "share")
+    assert seen.facts["clip"] == "some-clip"
+
+
+def test_thresholds_on_a_clips_scores_judge_nothing_again(with_clip, walk):
+    upstream = walk(with_clip(), "verdicts")
+    strict = with_clip(min_clip=0.5, min_aesthetic=1.0)
+    found = verdicts.find(strict, upstream)
+    assert found is not None
+    assert found.snapshots == upstream["verdicts"].snapshots
+    assert found.content != upstream["verdicts"].content
+    table = verdicts.judged(strict, upstream).to_pylist()
+    before = verdicts.judged(with_clip(), upstream)["accepted"].to_pylist()
+    good = [row["clip"] >= 0.5 and row["aesthetic"] >= 1 for row in table]
+    assert [row["accepted"] for row in table] == [
+        a and b for a, b in zip(before, good, strict=True)
+    ]
+    assert {row["why"] for row in table} >= {"low CLIP score", "low aesthetic score"}
+    assert all(bool(row["why"]) != row["accepted"] for row in table)
+
+
+@pytest.mark.parametrize("name", ["min_clip", "min_aesthetic"])
+def test_a_threshold_without_its_scores_is_named(debug_run, name):
+    with pytest.raises(ValueError, match=f"{name}: needs verdicts.clip"):
+        debug_run({f"verdicts.{name}": 0.3})
 
 
 def test_stages_killed_at_any_moment_leave_the_same_files(debug_run, walk, tmp_path):

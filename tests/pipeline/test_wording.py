@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.wording import essence, normalise
+from pipeline.wording import essence, essences, normalise
 
 
 @given(st.text())
@@ -48,3 +48,11 @@ def test_the_essence_of_anything_is_utf8_words(text):
 
 def test_other_scripts_keep_their_words():
     assert essence("Красный КОТ, 红色的猫").decode() == "красный кот 红色的猫"
+
+
+FORMS = st.sampled_from(["a", "The ", "an", " ", ",", "photo of", "A photo of a", "\n", "x_y", "é"])
+
+
+@given(st.lists(st.lists(FORMS | st.text(max_size=3), max_size=6).map("".join)))
+def test_many_essences_are_those_of_each(captions):
+    assert essences(captions) == [essence(caption) for caption in captions]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.caption_sources import SourceRow, all_rows, build, missing
+from pipeline.caption_sources.files import _plain_object, json_object
 from pipeline.config import FileCaptions
 
 WORDS = st.text(
@@ -71,6 +72,20 @@ def test_a_broken_row_says_where_and_why(tmp_path: Path) -> None:
         SourceRow(None, "a.jsonl:7", "no caption"),
         SourceRow(None, "a.jsonl:8", "undecodable bytes"),
     ]
+
+
+ODD = st.sampled_from(
+    ["1", "01", "NaN", "-Infinity", "null", "[", "]", "{}", '{"a":1}', '"c":2,"c"', "//", " "]
+) | st.sampled_from(
+    ['"\\ud83d"', '"\\u0000"', '"\x00"', '"\\x"', "\ufeff", "1e999", "9" * 5000, "[" * 300]
+)
+
+
+@given(st.lists(ODD | st.text(max_size=4), min_size=1, max_size=4).map("".join))
+def test_the_fast_reader_of_json_takes_nothing_that_the_strict_one_refuses(value: str) -> None:
+    line = f'{{"c": {value}}}'.encode("utf-8", "surrogatepass")
+    fast = _plain_object(line)
+    assert fast is None or repr(fast) == repr(json_object(line.decode()))
 
 
 def test_a_short_tsv_row_and_an_empty_parquet_value_have_no_caption(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_set_of_the_hub_needs_a_commit(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install 'lightgen[hub]'" in missing(source("some/set").config)[0]
+    assert "pip install -e '.[hub]'" in missing(source("some/set").config)[0]
 
 
 def test_the_fingerprint_follows_the_files_and_asks_no_hub(tmp_path: Path) -> None:

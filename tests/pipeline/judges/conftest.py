@@ -25,7 +25,7 @@ class Server(ThreadingHTTPServer):
     """Answers as a vLLM server does; first as `script` says, an entry a request.
 
     An entry is a status, a status with its Retry-After, seconds of silence, or a body; "cut"
-    closes the connection in the middle of one.
+    closes the connection in the middle of one, "drip" sends a letter now and then, "flood" no end.
     """
 
     daemon_threads = True
@@ -84,6 +84,12 @@ class Handler(BaseHTTPRequestHandler):
             case "cut":
                 self.reply(200, self.server.answer(request)[:20], {"content-length": "900"})
                 self.close_connection = True
+            case "drip" | "flood":
+                self.reply(200, "", {"content-length": "900000000"})
+                piece, pause = (b" ", 0.05) if entry == "drip" else (bytes(2**20), 0.0)
+                for _ in range(60):
+                    self.wfile.write(piece)
+                    time.sleep(pause)
             case _:
                 self.reply(200, entry)
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from pipeline import verdicts
 from pipeline.config import ClipJudgeConfig
 from pipeline.judges import build, identity, missing
 
@@ -65,10 +66,22 @@ def test_a_model_that_open_clip_lacks_is_named(tiny: ClipJudgeConfig) -> None:
         build(tiny.model_copy(update={"model": "ViT-X"}))
 
 
+@needs_open_clip
+def test_it_scores_beside_another_judge(tiny: ClipJudgeConfig, debug_run, walk) -> None:
+    config = debug_run({"verdicts.clip": tiny.model_dump()})
+    table = verdicts.judged(config, walk(config, "verdicts"))
+    assert table["aesthetic"].to_pylist() == pytest.approx([0.65] * len(table))
+    assert len(set(table["clip"].to_pylist())) > 5
+    assert set(table["alignment"].to_pylist()) != set(table["clip"].to_pylist())
+
+
 def test_what_is_missing_is_told(tmp_path: Path) -> None:
     pickle = tmp_path / "clip.pt"
     pickle.touch()
     config = ClipJudgeConfig(kind="clip", weights=str(pickle), aesthetic="nowhere.safetensors")
+    assert all(
+        sentence.startswith("verdicts.clip") for sentence in missing(config, "verdicts.clip")
+    )
     told = " ".join(missing(config))
     assert "clip.pt is not there as a .safetensors file" in told
     assert "nowhere.safetensors is not there" in told

@@ -47,7 +47,7 @@ def test_many_requests_are_in_flight_and_never_more_than_allowed(servers, asking
     assert 10 < servers[0].most <= 20
 
 
-@pytest.mark.parametrize("trouble", [500, 503, (429, "0"), HTML, HALF, "cut", 1.5])
+@pytest.mark.parametrize("trouble", [500, 503, (429, "0"), HTML, HALF, "cut", 1.5, "drip", "flood"])
 def test_a_server_in_trouble_is_asked_again(trouble, servers, asking, picture) -> None:
     servers[0].script = [trouble, trouble]
     judge = quick(asking(servers[:1], timeout_seconds=0.3))
@@ -129,6 +129,9 @@ def test_what_was_answered_is_not_asked_again(servers, asking, picture, tmp_path
     assert len(servers[0].requests) == 6
     build(config, memo).judge(images, ["a dog"] * 6)
     assert len(servers[0].requests) == 12
+    other = asking(servers[:1], revision="0" * 40)  # the same name, other weights
+    build(other, memo).judge(images, captions)
+    assert len(servers[0].requests) == 18
 
 
 def test_failures_are_not_remembered(servers, asking, picture, tmp_path) -> None:

@@ -1,6 +1,7 @@
 """One teacher for all classes of diffusers: each drawn by the real class with random weights."""
 
 import logging
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -174,6 +175,16 @@ def test_how_it_is_run_names_no_other_table(tiny) -> None:
     assert identity(tiny(**how, attention_backend="native")) == plain
     assert identity(tiny(num_steps=3)) != plain
     assert identity(tiny(arguments={"sigmas": None})) != plain
+
+
+def test_a_folder_is_known_by_its_weights_wherever_it_stands(tiny, tmp_path) -> None:
+    config = tiny()
+    moved = shutil.copytree(config.repository, tmp_path / "moved")
+    copy = config.model_copy(update={"repository": str(moved)})
+    assert identity(copy) == identity(config)
+    weights = next((moved / "transformer").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    assert identity(copy) != identity(config)
 
 
 def test_wrong_sizes_and_numbers_are_named(tiny) -> None:

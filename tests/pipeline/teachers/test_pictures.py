@@ -91,6 +91,13 @@ def test_odd_members_lead_nowhere_and_cost_nothing(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_member_that_claims_to_be_huge_is_not_read(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.teachers.pictures.MAX_PICTURE_BYTES", 1000)
+    tar = write_tar(tmp_path / "0.tar", sample("0", "a cat", picture()))
+    (found,) = build(teacher(tar)).draw(["a cat"], [0], 64)
+    assert found.reason == "no picture in the set"
+
+
 def black() -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (64, 64)).save(out, "PNG")

@@ -1,4 +1,6 @@
 import json
+import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -119,13 +121,39 @@ def test_a_class_that_diffusers_lacks_is_told_without_importing_it(tmp_path: Pat
     assert "diffusers has no 'ZImagPipeline'; close names: ['ZImagePipeline'" in sentence
 
 
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with diffusers and nothing that only some values need."""
+    found = {"diffusers": find_spec("diffusers")}
+    monkeypatch.setattr("pipeline.teachers.requirements.find_spec", found.get)
+
+
 @pytest.mark.skipif(any(Path("/dev").glob("nvidia[0-9]*")), reason="this machine has a GPU")
-def test_fewer_bits_need_their_library_and_a_gpu(tmp_path: Path, monkeypatch) -> None:
+def test_fewer_bits_need_their_library_and_bitsandbytes_a_gpu(tmp_path: Path, bare) -> None:
     folder = str(filled(tmp_path / "teacher"))
-    bits = {"method": "torchao", "weights": "int8"}
-    library, gpu = missing(teacher(folder, quantization=bits))
+    (library,) = missing(teacher(folder, quantization={"method": "torchao"}))
     assert "torchao needs torchao; pip install torchao" in library
-    assert "quantised needs a CUDA GPU" in gpu
+    four = {"method": "torchao", "weights": "int4"}
+    assert "needs mslk" in missing(teacher(folder, quantization=four))[1]
+    library, gpu = missing(teacher(folder, quantization={"method": "bitsandbytes_4bit"}))
+    assert "pip install bitsandbytes" in library
+    assert "with bitsandbytes needs a CUDA GPU" in gpu
+    with pytest.raises(ValueError, match="'int4' is for torchao; bitsandbytes_4bit names its own"):
+        teacher(folder, quantization={**four, "method": "bitsandbytes_4bit"})
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [("flash", "needs flash-attn"), ("_flash_3", "FlashAttention 3"), ("sage", "sageattention"),
+     ("_flash_3_hub", "needs kernels"), ("sage_hub", "needs kernels"), ("xformers", "xformers"),
+     ("flesh", "has no 'flesh', it has .*'flash'"), ("native", ""), ("_native_cudnn", "")],
+)  # fmt: skip
+def test_a_backend_of_attention_needs_its_library(
+    tmp_path: Path, bare, backend: str, words: str
+) -> None:
+    told = missing(teacher(str(filled(tmp_path / "teacher")), attention_backend=backend))
+    assert len(told) == bool(words)
+    assert re.search(words, " ".join(told))
 
 
 @pytest.mark.skipif(any(Path("/dev").glob("nvidia[0-9]*")), reason="this machine has a GPU")
