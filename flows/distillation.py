@@ -77,10 +77,16 @@ def report(config: RunConfig, handed: dict[str, Handed], planned: Plan) -> None:
         )
         for name, manifest in manifests.items()
     }
-    scores = evaluation.scores(config, manifests["evaluate"]) if "evaluate" in manifests else None
+    measured = manifests.get("evaluate")
+    scores = evaluation.scores(config, measured) if measured else None
+    evidence = evaluation.evidence(config, measured) if measured else None
     costs = costs_of(config, planned, manifests, descriptions, timings)
-    page = write_report(config, manifests, descriptions, timings, scores, costs=costs)
-    told = build_report(config.name, manifests, descriptions, timings, scores, note=config.note)
+    page = write_report(
+        config, manifests, descriptions, timings, scores, evidence=evidence, costs=costs
+    )
+    told = build_report(
+        config.name, manifests, descriptions, timings, scores, evidence, note=config.note
+    )
     text = f"{markdown(told, descriptions)}\nEverything on one page: `{page.resolve()}`\n"
     create_markdown_artifact(text, key=f"{config.name}-report", description="the run's report")
     ledger = cost_page.markdown(costs)

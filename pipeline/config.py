@@ -590,14 +590,40 @@ class ShapesEvaluator(Frozen):
 
 
 class GenEvalEvaluator(Frozen):
+    """GenEval with transformers' Mask2Former and open_clip (the extra `clip`)."""
+
     kind: Literal["geneval"]
     prompts: str  # evaluation_metadata.jsonl
-    detector: str
-    clip: str
+    # JSON lines of prompt and rewritten: these are drawn instead, and reported apart.
+    rewritten: str | None = None
+    detector: str  # folder or hub repository of a Mask2Former with COCO's 80 classes
+    detector_revision: str | None = None
+    clip: str  # folder or hub repository in open_clip's layout
+    clip_revision: str | None = None
     images_per_prompt: int = Field(4, ge=1)
+    batch_size: int = Field(8, ge=1)  # pictures that the detector sees at once
 
 
 EvaluatorConfig = Annotated[ShapesEvaluator | GenEvalEvaluator, Field(discriminator="kind")]
+
+
+class FidelityConfig(Frozen):
+    """FID, CMMD and CLIP score of the evaluators' pictures; each where its weights are given."""
+
+    reference: str | None = None  # folder of pictures: FID and CMMD
+    inception: str | None = None  # torch-fidelity's weights (the extra `fidelity`): FID
+    cmmd: str | None = None  # folder or hub repository of a CLIP in open_clip's layout, of 336 px
+    clip_score: str | None = None  # likewise
+    resize: Literal["tensorflow", "clean"] = "tensorflow"  # before Inception
+    size: int | None = Field(None, ge=16)  # both sets as middle squares of so many pixels
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> "FidelityConfig":
+        if not (self.inception or self.cmmd or self.clip_score):
+            raise ValueError("nothing to measure: give inception, cmmd or clip_score")
+        if (self.inception or self.cmmd) and self.reference is None:
+            raise ValueError("reference: FID and CMMD need a folder to compare with")
+        return self
 
 
 class EvaluationConfig(Frozen):
@@ -605,6 +631,7 @@ class EvaluationConfig(Frozen):
     image_size: int = Field(ge=16)
     sampling: SamplingConfig
     seed: int = 42
+    fidelity: FidelityConfig | None = None
 
 
 # --- the run ----------------------------------------------------------------------------------

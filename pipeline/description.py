@@ -165,7 +165,9 @@ def _page(
         _image("kept and rejected", "svg+xml", share_bar(description)),
         work_line(timing) if timing else "",
     ]
-    parts += [_titled(p.title, _image(p.title, "jpeg", p.jpeg)) for p in pictures]
+    # The first sheet tells most; numbers come before the others.
+    first, *others = [_titled(p.title, _image(p.title, "jpeg", p.jpeg)) for p in pictures] or [""]
+    parts.append(first)
     left_out = len(description.pictures) - len(pictures) + len(description.plots) - len(plots)
     if left_out:
         parts.append(f"*{left_out} more in the run's report: they would make this page too large.*")
@@ -173,6 +175,7 @@ def _page(
         parts.append(_titled("Why rows were rejected", table(reasons_grid(description))))
     parts += [_titled(grid.title, table(grid)) for grid in description.tables]
     parts += [_titled(p.title, _image(p.title, "svg+xml", p.svg)) for p in plots]
+    parts += others
     if description.facts:
         facts = tuple((name, value) for name, value in description.facts.items())
         parts.append(_titled("Lineage", table(Grid("", ("what", "which"), facts))))
@@ -272,7 +275,9 @@ def _row(cells: Sequence[str], mark: bool = False) -> str:
 
 
 def _is_number(text: str) -> bool:
-    stripped = text.strip().lstrip("+-−≤ ").rstrip("%").replace(",", "")
+    """Whether it stands on the right: a number, perhaps with its interval in brackets."""
+    first = text.split(" (")[0] if text.endswith(")") else text
+    stripped = first.strip().lstrip("<+-−≤ ").rstrip("%").replace(",", "")
     return stripped in ("", "-", "–", "?") or stripped.replace(".", "", 1).isdigit()
 
 

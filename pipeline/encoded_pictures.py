@@ -214,7 +214,7 @@ def resized(data: bytes, size: int) -> NDArray[np.uint8]:
     """The middle square of an accepted picture at `size` pixels, to be shown."""
     picture, _ = decode(data)
     assert picture is not None, "accepted pictures decode"
-    return fitted_to([size], picture)[size]
+    return np.array(square(picture, size))
 
 
 def in_batches(pieces: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SORTED_TOGETHER = 1024
 MULTIPLE = 8  # of tokens that a batch is padded to: what matrix units like
 ERROR, FINITE = "error", "finite"
-DEPTH = 3  # batches ready, and batches not yet written
+DEPTH = 3  # batches ready
 
 Captions = Sequence[tuple[str, str]]  # caption_id, caption
 
@@ -75,12 +75,14 @@ def write_text(
         return lambda packed: folder.write_shard(shard, in_order(packed, captions, table))
 
     size = batch_size(values, table.name)
+    # While those sorted together are written at once, as many again are encoded.
+    depth = DEPTH + SORTED_TOGETHER // values.batch_size
     with ExitStack() as stack:
         ready = stack.enter_context(ahead(batches(), lambda one: one, threads=1, depth=DEPTH))
         for number, own in groupby(ready, key=itemgetter(0)):
             if number > 1:  # two shards at most are in memory
                 outlets[number - 2].finish()
-            outlets.append(stack.enter_context(beside(writer(*parts[number]), depth=DEPTH)))
+            outlets.append(stack.enter_context(beside(writer(*parts[number]), depth=depth)))
             for _, batch in own:
                 for packed in encode_batch(encoder, batch, table, size):
                     outlets[number].put(packed)

@@ -2,7 +2,8 @@
 
 In:    the checkpoints of `student` and, where the run has one, of `dpo`.
 Out:   `scores`, one row a picture. Prompt and seed are the same for every checkpoint, so that
-       pictures before and after alignment differ by the weights alone.
+       pictures before and after alignment differ by the weights alone. With `fidelity` also
+       `measures`: FID, CMMD and CLIP score of each checkpoint's pictures.
 Rerun: a new checkpoint draws its own pictures; those of the others stay.
 """
 
@@ -10,20 +11,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline import evaluators, rounds, student
-from pipeline.captions import count, spread
+from pipeline import evaluation_description, evaluators, rounds, standings, student
 from pipeline.config import EvaluationConfig, EvaluatorConfig, RunConfig
-from pipeline.description import Description, Grid, Picture, Plot
+from pipeline.description import Description
 from pipeline.drawing import checkpoint_folder, draw
 from pipeline.encoders import autoencoder_identity, text_encoder_identity
 from pipeline.evaluators import Evaluator, Prompt
+from pipeline.fidelity import table as measures_table
 from pipeline.images import png, seed_of
-from pipeline.pictures import Cell, contact_sheet, side_by_side
-from pipeline.plots import score_bars
+from pipeline.significance import MEAN as MEAN  # part of what `scores` returns
+from pipeline.standings import Evidence, summarise
 from pipeline.tables import (
     NO_COMPRESSION,
     Manifest,
@@ -34,22 +34,18 @@ from pipeline.tables import (
     Work,
     identifier,
     read,
-    take,
 )
 
 STAGE = "evaluate"
 PROMPTS_PER_SHARD = 100
-SHOWN = 18
-MEAN = "mean"
 IN_ORDER = (  # of training: a difference is that of the last two
     (student.STAGE, student.UNTRAINED),
     (student.STAGE, student.CHECKPOINT),
 )  # and every round of alignment
-WRONG = "wrong"  # where the evaluator names no reason
 
 SCORES = Table(
     name="scores",
-    version=1,
+    version=2,
     schema=pa.schema(
         [
             pa.field("evaluator", pa.string(), False),
@@ -61,7 +57,10 @@ SCORES = Table(
             pa.field("seed", pa.int64(), False),
             pa.field("image", pa.large_binary(), False, NO_COMPRESSION),  # PNG
             pa.field("correct", pa.bool_(), False),
-            pa.field("reason", pa.string(), False),  # "" when correct
+            pa.field("reason", pa.string(), False),  # a category; "" when correct
+            pa.field("words", pa.string(), False),  # the reason as a person reads it
+            pa.field("judge", pa.string(), False),  # what decided: detector and weights
+            pa.field("details", pa.string(), False),  # JSON of what was seen; "" where none
         ]
     ),
 )
@@ -76,11 +75,26 @@ class Order(NamedTuple):
 
 
 def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None:
-    snapshot = _folder(config).find(_inputs(config, upstream))
-    return Manifest.of(STAGE, {STAGE: snapshot}) if snapshot else None
+    inputs = _inputs(config, upstream)
+    found = {name: folder.find(inputs) for name, folder in _folders(config).items()}
+    whole = {name: snapshot for name, snapshot in found.items() if snapshot is not None}
+    return Manifest.of(STAGE, whole) if len(whole) == len(found) else None
 
 
 def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
+    """Pictures first; what is measured of a checkpoint's pictures together comes after them."""
+    works = _score_works(config, upstream)
+    if _values(config).fidelity is None:
+        return works
+    measures = _folders(config)[measures_table.NAME]
+    for sources in dict.fromkeys(work.sources for work in works):
+        drawn = [work.name for work in works if work.sources == sources]
+        name = f"{measures_table.NAME}:{identifier(measures.fingerprint, drawn)}"
+        works.append(Work(name, sources, 0, 0))
+    return works
+
+
+def _score_works(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
     folder = _folder(config)
     works = []
     for stage, checkpoint in checkpoints(upstream):
@@ -90,7 +104,7 @@ def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
             for first in range(0, len(orders), size):
                 part = orders[first : first + size]
                 weights = upstream[stage].content
-                judged_by = evaluator.model_dump(mode="json")
+                judged_by = evaluators.identity(evaluator)
                 name = identifier(
                     folder.fingerprint, checkpoint, weights, judged_by, _facts_of(part)
                 )
@@ -104,6 +118,8 @@ def make(
     work: Work,
     progress: Callable[[int], None],
 ) -> list[Shard]:
+    if work.name.startswith(f"{measures_table.NAME}:"):
+        return [_measure(config, upstream, work, progress)]
     stage, checkpoint, number = work.sources
     evaluator = _values(config).evaluators[int(number)]
     orders = orders_of(config, evaluator)[work.first : work.first + work.rows]
@@ -127,11 +143,41 @@ def make(
     return [_folder(config).write_shard(work.name, rows())]
 
 
+def _measure(
+    config: RunConfig,
+    upstream: Mapping[str, Manifest],
+    work: Work,
+    progress: Callable[[int], None],
+) -> Shard:
+    """The shard of `measures` for one checkpoint and evaluator, whose pictures are drawn."""
+    values, scores = _values(config), _folder(config)
+    fidelity = values.fidelity
+    assert fidelity is not None
+    _, checkpoint, number = work.sources
+    names = [w.name for w in _score_works(config, upstream) if w.sources == work.sources]
+    shards = [shard for name in names if (shard := scores.whole_shard(name))]
+    assert len(shards) == len(names), "pictures are drawn before they are measured"
+    evaluator = _evaluator(values.evaluators[int(number)]).name
+    keys = {"evaluator": evaluator, "checkpoint": checkpoint}
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        yield measures_table.rows(config.root, fidelity, scores, shards, keys, config.device)
+        progress(0)
+
+    return _folders(config)[measures_table.NAME].write_shard(work.name.split(":")[1], rows())
+
+
 def commit(
     config: RunConfig, upstream: Mapping[str, Manifest], shards: Sequence[Shard]
 ) -> Manifest:
-    snapshot = _folder(config).commit(shards, _inputs(config, upstream))
-    return Manifest.of(STAGE, {STAGE: snapshot})
+    inputs = _inputs(config, upstream)
+    return Manifest.of(
+        STAGE,
+        {
+            name: folder.commit([s for s in shards if s.table == folder.name], inputs)
+            for name, folder in _folders(config).items()
+        },
+    )
 
 
 def checkpoints(upstream: Mapping[str, Manifest]) -> list[tuple[str, str]]:
@@ -160,11 +206,21 @@ def _folder(config: RunConfig) -> TableFolder:
     return TableFolder(config.root, SCORES, values)
 
 
+def _folders(config: RunConfig) -> dict[str, TableFolder]:
+    """The scores; where the run asks for them, measures of the same pictures."""
+    fidelity = _values(config).fidelity
+    measures = (
+        {measures_table.NAME: measures_table.folder(config.root, fidelity)} if fidelity else {}
+    )
+    return {STAGE: _folder(config), **measures}
+
+
 def _inputs(config: RunConfig, upstream: Mapping[str, Manifest]) -> str:
     weights = [[name, upstream[stage].content] for stage, name in checkpoints(upstream)]
-    return identifier(
-        weights, [each.model_dump(mode="json") for each in _values(config).evaluators]
-    )
+    judged_by = [
+        [evaluators.identity(each), each.images_per_prompt] for each in _values(config).evaluators
+    ]
+    return identifier(weights, judged_by)
 
 
 @cache
@@ -210,31 +266,25 @@ def score_images(
         "image": [png(image) for image in images],
         "correct": [score.correct for score in scored],
         "reason": [score.reason for score in scored],
+        "words": [score.words for score in scored],
+        "judge": [evaluator.judge] * len(orders),
+        "details": [score.details for score in scored],
     }
     return pa.RecordBatch.from_pydict(columns, schema=SCORES.schema)
 
 
 def scores(config: RunConfig, manifest: Manifest) -> dict[str, dict[str, float]]:
     """Share of correct pictures, by checkpoint and task, from the table."""
-    names = ["evaluator", "checkpoint", "task", "correct"]
-    return summarise(read(config.root, manifest.snapshots[STAGE], names, check=False))
+    return summarise(_answers(config, manifest))
 
 
-def summarise(table: pa.Table) -> dict[str, dict[str, float]]:
-    """Checkpoint to task to share of correct pictures; "mean" is over tasks, not pictures.
+def evidence(config: RunConfig, manifest: Manifest) -> Evidence:
+    """Intervals of the scores, and the last checkpoint against each one before it."""
+    return standings.evidence(_answers(config, manifest))
 
-    With several evaluators a task is called `evaluator/task`.
-    """
-    several = len(table["evaluator"].unique()) > 1
-    correct: dict[str, dict[str, list[bool]]] = {}
-    for row in table.select(["evaluator", "checkpoint", "task", "correct"]).to_pylist():
-        task = f"{row['evaluator']}/{row['task']}" if several else row["task"]
-        correct.setdefault(row["checkpoint"], {}).setdefault(task, []).append(row["correct"])
-    summary = {}
-    for checkpoint, tasks in correct.items():
-        shares = {task: sum(values) / len(values) for task, values in tasks.items()}
-        summary[checkpoint] = {**shares, MEAN: sum(shares.values()) / len(shares)}
-    return summary
+
+def _answers(config: RunConfig, manifest: Manifest) -> pa.Table:
+    return read(config.root, manifest.snapshots[STAGE], standings.COLUMNS, check=False)
 
 
 # --- what a person sees -------------------------------------------------------------------------
@@ -244,22 +294,13 @@ def describe(
     config: RunConfig, upstream: Mapping[str, Manifest], manifest: Manifest
 ) -> Description:
     snapshot = manifest.snapshots[STAGE]
-    names = ["evaluator", "checkpoint", "task", "prompt_index", "image_index", "correct", "reason"]
-    table = read(config.root, snapshot, names, check=False)
-    rows = zip(table["correct"].to_pylist(), table["reason"].to_pylist(), strict=True)
-    wrong = [reason or WRONG for correct, reason in rows if not correct]
-    summary = summarise(table)
-    return Description(
-        stage=STAGE,
-        title="Evaluation",
-        rows_in=len(table),
-        kept=len(table) - len(wrong),
-        rejected=len(wrong),
-        reasons=count(wrong),
-        facts=_facts(config, upstream, snapshot),
-        tables=(_grid(summary), _by_reason(table)),
-        pictures=(_sheet(config, snapshot, table),),
-        plots=_bars(summary),
+    history = [each for each in _folder(config).history() if each.version < snapshot.version]
+    return evaluation_description.describe(
+        config.root,
+        snapshot,
+        history,
+        _facts(config, upstream, snapshot),
+        manifest.snapshots.get(measures_table.NAME),
     )
 
 
@@ -278,58 +319,3 @@ def _facts(
         f"temperature {sampling.temperature:g}, seed {values.seed}"
     )
     return facts
-
-
-def _grid(summary: Mapping[str, Mapping[str, float]]) -> Grid:
-    names = list(summary)
-    cells = []
-    for task in summary[names[0]] if names else ():
-        shares = [summary[name].get(task, 0.0) for name in names]
-        change = (f"{shares[-1] - shares[-2]:+.3f}",) if len(names) > 1 else ()
-        cells.append((task, *(f"{share:.3f}" for share in shares), *change))
-    header = ("task", *names, *(("difference",) if len(names) > 1 else ()))
-    return Grid("Share of correct pictures", header, tuple(cells))
-
-
-def _by_reason(table: pa.Table) -> Grid:
-    """What goes wrong, by checkpoint."""
-    names = table["checkpoint"].unique().to_pylist()
-    why: dict[str, dict[str, int]] = {}
-    for name, reason in zip(
-        table["checkpoint"].to_pylist(), table["reason"].to_pylist(), strict=True
-    ):
-        if reason:
-            counts = why.setdefault(reason, {})
-            counts[name] = counts.get(name, 0) + 1
-    cells = tuple(
-        (reason, *(f"{why[reason].get(name, 0):,}" for name in names)) for reason in sorted(why)
-    )
-    return Grid("What went wrong", ("reason", *names), cells)
-
-
-def _bars(summary: Mapping[str, Mapping[str, float]]) -> tuple[Plot, ...]:
-    if len(summary) < 2:
-        return ()
-    before, after = list(summary)[-2:]
-    plot = score_bars(summary[before], summary[after], labels=(before, after))
-    return (Plot(f"Correct pictures, {before} and {after}", plot),)
-
-
-def _sheet(config: RunConfig, snapshot: Snapshot, table: pa.Table) -> Picture:
-    """The same prompts and seeds of the last two checkpoints; of one, more of its own."""
-    names = table["checkpoint"].unique().to_pylist()[-2:]
-    firsts = table["image_index"].to_numpy() == 0
-    checkpoint = table["checkpoint"].to_numpy(zero_copy_only=False)
-    sides = []
-    for name in names:
-        rows = np.flatnonzero(firsts & (checkpoint == name))
-        chosen = [int(rows[index]) for index in spread(len(rows), SHOWN)]
-        columns = ["image", "prompt", "correct", "reason"]
-        shown = take(config.root, snapshot, chosen, columns).to_pylist()
-        sides.append(
-            [Cell(row["image"], row["prompt"], row["reason"], row["correct"]) for row in shown]
-        )
-    if len(names) < 2:
-        return Picture(f"Drawn by {names[0]}", contact_sheet(sides[0], 6))
-    sheet = side_by_side(names[0].capitalize(), sides[0], names[1].capitalize(), sides[1])
-    return Picture(f"Same prompts and seeds, {names[0]} and {names[1]}", sheet)

@@ -23,6 +23,7 @@ MAIN = "#2456c9"
 # Six tasks told apart by people who see no red or no green, too (Okabe and Ito, darkened).
 TASK_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#0072b2", "#c79a00", "#8a63d2", "#666666")
 BEFORE, AFTER = "#a9b4c4", MAIN
+BEFORE_ALL = ("#e1e5eb", "#cfd6df", "#a9b4c4", "#8fb0e8")  # the last of them is nearest to AFTER
 GOOD, BAD = "#16965a", "#d43838"
 
 
@@ -141,6 +142,45 @@ def score_bars(
         axes.tick_params(axis="x", length=0)
         axes.legend(loc="upper right", ncols=2, bbox_to_anchor=(1, 1.14))
     return out[0]
+
+
+def checkpoint_bars(
+    shares: Mapping[str, Mapping[str, tuple[float, float, float]]],
+) -> bytes:
+    """Share of correct pictures a task and checkpoint, with the ends of its interval."""
+    names = list(shares)
+    tasks = [task for task in shares[names[-1]] if not task.endswith("mean")]
+    tasks += [task for task in shares[names[-1]] if task.endswith("mean")]
+    colours = [*BEFORE_ALL[-(len(names) - 1) :], AFTER] if len(names) > 1 else [AFTER]
+    width = 0.8 / len(names)
+    top = 0.1
+    with _figure("", "share of correct pictures", height=3.6) as (axes, out):
+        places = [n + (0.3 if task.endswith("mean") else 0.0) for n, task in enumerate(tasks)]
+        for number, name in enumerate(names):
+            known = [
+                (x, shares[name][t])
+                for x, t in zip(places, tasks, strict=True)
+                if t in shares[name]
+            ]
+            x = [place + (number - (len(names) - 1) / 2) * width for place, _ in known]
+            heights = [share for _, (share, _, _) in known]
+            reach = [
+                [share - low for _, (share, low, _) in known],
+                [high - share for _, (share, _, high) in known],
+            ]
+            colour = colours[min(number, len(colours) - 1)]
+            axes.bar(x, heights, width * 0.94, color=colour, label=name)
+            axes.errorbar(x, heights, reach, fmt="none", ecolor=INK, elinewidth=0.8, capsize=1.8)
+            top = max([top, *(high for _, (_, _, high) in known)])
+        axes.set_xticks(places, [_in_two_lines(task) for task in tasks])
+        axes.set_ylim(0, min(top * 1.08, 1.04))
+        axes.tick_params(axis="x", length=0)
+        axes.legend(loc="upper right", ncols=len(names), bbox_to_anchor=(1, 1.14))
+    return out[0]
+
+
+def _in_two_lines(task: str) -> str:
+    return task.replace("_", " ").replace("/", "\n", 1).replace(" ", "\n", 1)
 
 
 def preference_plot(

@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline import captions, evaluators, judges, teachers
 from pipeline.config import CaptionsConfig, EncoderEmbedding, FeaturesConfig, RunConfig
 from pipeline.encoder_configs import hub_cache, misfits, snapshot_of
+from pipeline.fidelity import table as fidelity
 
 # The section of a run's values that each stage reads, in the order of the data.
 SECTIONS = {
@@ -91,6 +92,8 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
     if "evaluate" in stages and config.evaluation:
         for evaluator in config.evaluation.evaluators:
             lacking += evaluators.missing(evaluator)
+        if config.evaluation.fidelity:
+            lacking += fidelity.missing(config.evaluation.fidelity)
     free = free_bytes(Path(config.root)) / 2**30
     if free < MIN_FREE_GIB:
         lacking.append(f"disk: {free:.1f} GiB free at {config.root}, {MIN_FREE_GIB} GiB needed")

@@ -4,6 +4,9 @@ In:    the stages' manifests, descriptions and timings, and the scores of the ch
 Out:   <root>/report/. Each number is one of theirs; none is measured here. report.json, schema 1:
        {"schema", "run", "stages": {stage: `StageReport`}, "totals": `Totals`,
         "scores": {checkpoint: {task: share of correct pictures, "mean": mean over the tasks}},
+        "intervals": {checkpoint: {task: [low, high]}} of 95 %,
+        "comparisons": [the last checkpoint against each before it, a row a task, on the same
+        prompts and seeds: `pipeline.significance.Comparison`],
         "ledger": what was planned and what it cost (`pipeline.costs.Costs.to_json`), where told}
        `made`, `reused` and `seconds` are null for a stage that this run did not touch.
 Rerun: the files are replaced, each by rename.
@@ -11,7 +14,7 @@ Rerun: the files are replaced, each by rename.
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
@@ -31,6 +34,7 @@ from pipeline.description import (
 
 if TYPE_CHECKING:
     from pipeline.costs import Costs
+    from pipeline.standings import Evidence
     from pipeline.tables import Manifest
 
 SCHEMA = 1
@@ -75,6 +79,8 @@ class Report(TypedDict):
     stages: dict[str, StageReport]
     scores: dict[str, dict[str, float]]
     totals: Totals
+    intervals: NotRequired[dict[str, dict[str, list[float]]]]  # of the scores: low, high
+    comparisons: NotRequired[list[dict[str, Any]]]
     ledger: NotRequired[dict[str, Any]]
     note: NotRequired[str]  # of the run, where it has one: what to know before anything else
 
@@ -86,12 +92,15 @@ def write_report(
     timings: Mapping[str, Timing],
     scores: Scores | None = None,
     *,
+    evidence: "Evidence | None" = None,
     costs: "Costs | None" = None,
 ) -> Path:
     """Write the three files and return report.html's path; the others lie beside it."""
     folder = Path(config.root) / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    report = build_report(config.name, manifests, descriptions, timings, scores, note=config.note)
+    report = build_report(
+        config.name, manifests, descriptions, timings, scores, evidence, note=config.note
+    )
     if costs:
         report["ledger"] = costs.to_json()
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
@@ -110,6 +119,7 @@ def build_report(
     descriptions: Mapping[str, Description],
     timings: Mapping[str, Timing],
     scores: Scores | None = None,
+    evidence: "Evidence | None" = None,
     *,
     note: str = "",
 ) -> Report:
@@ -131,6 +141,12 @@ def build_report(
             seconds=round(sum(each.seconds for each in timings.values()), 3),
         ),
     )
+    if evidence is not None:
+        report["intervals"] = {
+            name: {task: [each.low, each.high] for task, each in tasks.items()}
+            for name, tasks in evidence.intervals.items()
+        }
+        report["comparisons"] = [row.to_json() for row in evidence.comparisons]
     return report | {"note": note} if note else report
 
 
@@ -156,7 +172,8 @@ def markdown(report: Report, descriptions: Mapping[str, Description]) -> str:
         ),
     ]
     if report["scores"]:
-        parts.append("### Share of correct pictures\n\n" + table(scores_grid(report["scores"])))
+        grid = scores_grid(report["scores"], report.get("intervals"))
+        parts.append("### Share of correct pictures\n\n" + table(grid))
     samples = best_samples(descriptions)
     if samples:
         parts.append(f"![samples]({_uri('jpeg', samples)})")
@@ -164,16 +181,31 @@ def markdown(report: Report, descriptions: Mapping[str, Description]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def scores_grid(scores: Scores) -> Grid:
+def scores_grid(
+    scores: Scores, intervals: Mapping[str, Mapping[str, Sequence[float]]] | None = None
+) -> Grid:
     """A row a task, a column a checkpoint; two or more end in the difference of the last two."""
     names = list(scores)
     rows = []
     for task in scores[names[-1]]:
-        cells = [f"{scores[name][task]:.3f}" if task in scores[name] else "-" for name in names]
+        cells = [_share(scores, intervals or {}, name, task) for name in names]
         difference = _difference(scores, task)
         rows.append((task.replace("_", " "), *cells, *difference))
     header = ("task", *names, *(["difference"] if len(names) > 1 else []))
     return Grid("Share of correct pictures", header, tuple(rows))
+
+
+def _share(
+    scores: Scores,
+    intervals: Mapping[str, Mapping[str, Sequence[float]]],
+    name: str,
+    task: str,
+) -> str:
+    if task not in scores[name]:
+        return "-"
+    ends = intervals.get(name, {}).get(task)
+    between = f" ({ends[0]:.3f}–{ends[1]:.3f})" if ends else ""
+    return f"{scores[name][task]:.3f}{between}"
 
 
 def stages_grid(report: Report) -> Grid:
@@ -206,7 +238,7 @@ def html(
     return template.render(
         report=report,
         descriptions=descriptions,
-        bars=_bars(report["scores"]),
+        bars=_bars(report["scores"], report.get("intervals")),
         segments={stage: _segments(each) for stage, each in descriptions.items()},
         samples=best_samples(descriptions),
         gain=_difference(report["scores"], "mean"),
@@ -255,11 +287,23 @@ def _difference(scores: Scores, task: str) -> list[str]:
     return [f"{after[task] - before[task]:+.3f}" if task in before and task in after else "-"]
 
 
-def _bars(scores: Scores) -> bytes | None:
+def _bars(
+    scores: Scores, intervals: Mapping[str, Mapping[str, Sequence[float]]] | None
+) -> bytes | None:
     if len(scores) < 2:
         return None
-    from pipeline.plots import score_bars
+    from pipeline.plots import checkpoint_bars, score_bars
 
+    if intervals:
+        return checkpoint_bars(
+            {
+                name: {
+                    task: (share, intervals[name][task][0], intervals[name][task][1])
+                    for task, share in tasks.items()
+                }
+                for name, tasks in scores.items()
+            }
+        )
     (before, after) = list(scores)[-2:]
     return score_bars(scores[before], scores[after], labels=(before, after))
 

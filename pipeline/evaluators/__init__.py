@@ -11,11 +11,6 @@ from PIL import Image
 
 from pipeline.config import EvaluatorConfig, GenEvalEvaluator, ShapesEvaluator
 
-GENEVAL_IS_MISSING = (
-    "the GenEval detector is not built yet; the shapes evaluator asks GenEval's six tasks with "
-    "an exact detector: evaluation.evaluators: [{kind: shapes}]"
-)
-
 
 @dataclass(frozen=True)
 class Prompt:
@@ -27,12 +22,19 @@ class Prompt:
 @dataclass(frozen=True)
 class Score:
     correct: bool
-    reason: str  # "" when correct
+    reason: str  # a category that is counted; "" when correct
+    words: str = ""  # the reason as a person reads it
+    details: str = ""  # JSON of what was seen, where a picture can be judged again by it
 
 
 class Evaluator(Protocol):
     @property
     def name(self) -> str: ...
+
+    @property
+    def judge(self) -> str:
+        """What decides, with its version or weights: a stamp of every row."""
+        ...
 
     @property
     def images_per_prompt(self) -> int: ...
@@ -49,11 +51,26 @@ def build(config: EvaluatorConfig) -> Evaluator:
 
             return ShapesScorer(config)
         case GenEvalEvaluator():
-            raise ValueError(GENEVAL_IS_MISSING)
+            from pipeline.evaluators.geneval import GenEvalScorer
+
+            return GenEvalScorer(config)
         case _:
             assert_never(config)
 
 
+def identity(config: EvaluatorConfig) -> dict[str, object]:
+    """What shapes its prompts and scores: another value here is another shard."""
+    if isinstance(config, GenEvalEvaluator):
+        from pipeline.evaluators.geneval import identity_of
+
+        return identity_of(config)
+    return config.model_dump(mode="json")
+
+
 def missing(config: EvaluatorConfig) -> list[str]:
     """What this machine lacks for the evaluator, one sentence each."""
-    return [GENEVAL_IS_MISSING] if isinstance(config, GenEvalEvaluator) else []
+    if isinstance(config, GenEvalEvaluator):
+        from pipeline.evaluators.geneval import missing_of
+
+        return missing_of(config)
+    return []

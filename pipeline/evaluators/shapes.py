@@ -10,13 +10,14 @@ from PIL import Image
 
 from pipeline.config import ShapesEvaluator
 from pipeline.evaluators import Prompt, Score
-from pipeline.shapes.detector import detect
+from pipeline.shapes.detector import DETECTOR_VERSION, detect
 from pipeline.shapes.grammar import TASKS, held_out_prompts, parse
 from pipeline.shapes.rules import check
 
 
 class ShapesScorer:
     name = "shapes"
+    judge = f"shapes detector {DETECTOR_VERSION}"
 
     def __init__(self, config: ShapesEvaluator) -> None:
         self.config = config
@@ -36,4 +37,4 @@ def _score(image: Image.Image, prompt: Prompt) -> Score:
     if spec is None:
         raise ValueError(f"prompt {prompt.index} is outside the grammar: {prompt.text!r}")
     outcome = check(spec, detect(image))
-    return Score(outcome.correct, outcome.reason)
+    return Score(outcome.correct, outcome.reason, outcome.words)

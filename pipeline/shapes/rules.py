@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+import pipeline.geneval.rules as published
 from pipeline.shapes.grammar import Spec, Thing
-
-POSITION_SLACK = 0.1  # of the two boxes' sizes, GenEval's POSITION_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -46,24 +45,11 @@ class Outcome:
 
 def relations(one: Box, other: Box) -> frozenset[str]:
     """Where `one` is relative to `other`; two relations hold at once on a diagonal."""
-    offset = np.array(
-        [
-            (one.left + one.right - other.left - other.right) / 2,
-            (one.top + one.bottom - other.top - other.bottom) / 2,
-        ]
-    )
-    sizes = np.array(
-        [
-            one.right - one.left + other.right - other.left,
-            one.bottom - one.top + other.bottom - other.top,
-        ]
-    )
-    revised = np.maximum(np.abs(offset) - POSITION_SLACK * sizes, 0) * np.sign(offset)
-    if np.all(np.abs(revised) < 1e-3):
-        return frozenset()
-    dx, dy = revised / np.linalg.norm(offset)
-    holds = {"left of": dx < -0.5, "right of": dx > 0.5, "above": dy < -0.5, "below": dy > 0.5}
-    return frozenset(relation for relation, true in holds.items() if true)
+    return published.relations(_corners(one), _corners(other))
+
+
+def _corners(box: Box) -> published.Boxes:
+    return np.array([box.left, box.top, box.right, box.bottom], np.float64)
 
 
 def check(spec: Spec, found: Sequence[Found]) -> Outcome:

@@ -14,6 +14,7 @@ from pipeline.description import (
     Plot,
     Timing,
     description_folder,
+    numeric_columns,
     share_bar,
 )
 from pipeline.pictures import Cell, contact_sheet
@@ -103,6 +104,18 @@ def test_text_of_the_data_is_no_markup() -> None:
 def test_columns_of_numbers_stand_on_the_right() -> None:
     grid = Grid("", ("task", "gain"), (("counting", "+0.11"), ("colours", "-0.01")))
     assert "| --- | ---: |" in described(tables=(grid,)).markdown()
+
+
+def test_a_number_with_its_interval_stands_on_the_right() -> None:
+    rows = (("0.557 (0.520–0.595)", "<0.0001", "a (b)"), ("0.100 (0.050–0.195)", "0.2", "c"))
+    assert numeric_columns(Grid("", ("share", "p", "what"), rows)) == [True, True, False]
+
+
+def test_the_first_sheet_stands_above_the_tables_and_the_others_below() -> None:
+    sheets = tuple(Picture(name, contact_sheet([Cell(None, name)])) for name in ("one", "two"))
+    grid = Grid("numbers", ("n",), (("1",),))
+    page = Description("images", "Images", 1, 1, 0, tables=(grid,), pictures=sheets).markdown()
+    assert page.index("### one") < page.index("### numbers") < page.index("### two")
 
 
 def test_a_long_table_is_cut_and_says_so() -> None:

@@ -1,6 +1,5 @@
 """Evaluation: the same prompts and seeds for every checkpoint, scores from the table alone."""
 
-import pyarrow as pa
 import pytest
 
 from pipeline import alignment, evaluation, preferences
@@ -83,30 +82,31 @@ def test_the_description_says_what_the_table_holds(aligned, make):
     assert sum(seen.reasons.values()) == len(correct) - sum(correct)
     assert seen.tables[0].header == ("task", "untrained", "student", "aligned", "difference")
     assert len(seen.tables[0].rows) == 7  # six tasks and their mean
+    assert [grid.title.split(":")[0] for grid in seen.tables[1:3]] == [
+        "aligned against student",
+        "aligned against untrained",
+    ]
+    assert len(seen.pictures) == 1 + 6  # before and after, and a sheet a task
     assert b"<svg" in seen.plots[0].svg
     assert scores(config, manifest) == summarise(rows_of(config, manifest))
 
 
-def answers(*rows: tuple[str, str, str, bool]) -> pa.Table:
-    names = ("evaluator", "checkpoint", "task", "correct")
-    return pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+def test_every_row_says_what_judged_it_and_why_it_is_wrong(above, make):
+    config, upstream = above
+    manifest, _ = make(evaluation, config, upstream)
+    rows = rows_of(config, manifest, ["correct", "reason", "words", "judge", "details"]).to_pylist()
+    assert {row["judge"] for row in rows} == {"shapes detector 1"}
+    assert all(bool(row["words"]) for row in rows if not row["correct"])
+    assert {row["details"] for row in rows} == {""}
 
 
-def test_the_mean_is_over_tasks_and_not_over_pictures():
-    table = answers(
-        ("shapes", "student", "colors", True),
-        ("shapes", "student", "colors", True),
-        ("shapes", "student", "colors", False),
-        ("shapes", "student", "position", False),
-        ("shapes", "aligned", "colors", True),
-        ("shapes", "aligned", "position", True),
-    )
-    assert summarise(table) == {
-        "student": {"colors": 2 / 3, "position": 0.0, "mean": 1 / 3},
-        "aligned": {"colors": 1.0, "position": 1.0, "mean": 1.0},
-    }
-
-
-def test_tasks_of_several_evaluators_are_told_apart():
-    table = answers(("shapes", "student", "colors", True), ("geneval", "student", "colors", False))
-    assert summarise(table)["student"] == {"shapes/colors": 1, "geneval/colors": 0, "mean": 0.5}
+def test_a_later_checkpoint_is_compared_with_those_measured_before(aligned, make):
+    config, upstream = aligned
+    make(evaluation, config, upstream)
+    other = upstream | {"dpo": Manifest("dpo", "0" * 64, {}, upstream["dpo"].checkpoints)}
+    manifest, _ = make(evaluation, config, other)
+    seen = evaluation.describe(config, other, manifest)
+    (earlier,) = [grid for grid in seen.tables if grid.title == "Measured earlier in this run"]
+    assert [row[:3] for row in earlier.rows] == [("1", "aligned", "shapes")]
+    assert float(earlier.rows[0][4]) == 0.0  # the same weights under another name
+    assert earlier.rows[0][5] == "1.0000"

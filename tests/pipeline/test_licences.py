@@ -23,7 +23,7 @@ def test_the_licences_of_the_full_run() -> None:
 
 def test_every_weight_that_an_evaluator_names_is_listed() -> None:
     names = [each.what for each in licences(load_run("full"), "evaluate")]
-    assert "openai/clip-vit-large-patch14" in names
+    assert "timm/vit_large_patch14_clip_224.openai" in names
 
 
 def test_the_embedded_world_is_free() -> None:

@@ -10,6 +10,7 @@ from pipeline.plots import (
     _smoothed,
     _thinned,
     bars,
+    checkpoint_bars,
     curve_plot,
     grouped_bars,
     learning_curve,
@@ -95,6 +96,24 @@ def test_bars_of_many_names_stay_small_and_keep_their_groups():
     svg = grouped_bars(groups, "captions")
     assert all(f">{word}<".encode() in svg for word in ("red", "blue", "two", "colours"))
     assert svg == grouped_bars(groups, "captions")
+
+
+def test_any_number_of_checkpoints_stands_side_by_side_with_their_intervals() -> None:
+    shares = {"single_object": (0.5, 0.4, 0.6), "mean": (0.2, 0.1, 0.9)}
+    for num in (1, 3, 7):
+        names = [f"round {number}" for number in range(num)]
+        svg = checkpoint_bars(dict.fromkeys(names, shares))
+        assert len(svg) < MAX_PLOT_BYTES
+        told = texts(svg)
+        assert all(name in told for name in names)
+        assert "single" in told
+        assert svg == checkpoint_bars(dict.fromkeys(names, shares))
+
+
+def test_a_task_that_a_checkpoint_was_not_asked_is_left_out() -> None:
+    shares = {"counting": (0.5, 0.4, 0.6)}
+    svg = checkpoint_bars({"student": {}, "aligned": shares})
+    assert {"student", "aligned", "counting"} <= set(texts(svg).split())
 
 
 @pytest.mark.parametrize("stacked", [True, False])

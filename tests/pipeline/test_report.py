@@ -11,6 +11,8 @@ from pipeline.description import Description, Grid, Picture, Plot, Timing
 from pipeline.pictures import Cell, contact_sheet
 from pipeline.rates import DEVICES
 from pipeline.report import best_samples, build_report, html, markdown, write_report
+from pipeline.significance import Comparison, Interval
+from pipeline.standings import Evidence
 
 SHEETS = [contact_sheet([Cell(None, name)]) for name in ("pictures", "samples")]
 SNAPSHOT = Record(table="images-ab12", version=3, tag="t", content="c" * 64, rows=9, shards=())
@@ -188,3 +190,24 @@ def test_the_artifact_of_the_run_has_scores_samples_and_stages() -> None:
     ):
         assert expected in text, expected
     assert html(report, DESCRIPTIONS).startswith("<!doctype html>")
+
+
+def evidence() -> Evidence:
+    shares = {name: {**tasks, "mean": 0.4} for name, tasks in SCORES.items()}
+    intervals = {
+        name: {task: Interval(share, share - 0.1, share + 0.1) for task, share in tasks.items()}
+        for name, tasks in shares.items()
+    }
+    row = Comparison("student", "aligned", "counting", 0.25, 0.1, 0.4, 0.003, 9, 2, 0.06, 10, 40)
+    return Evidence(intervals, (row,))
+
+
+def test_intervals_and_comparisons_stand_in_the_report(tmp_path: Path) -> None:
+    page = write(tmp_path, evidence=evidence())
+    report = json.loads((page.parent / "report.json").read_text())
+    assert report["intervals"]["student"]["counting"] == pytest.approx([0.4, 0.6])
+    assert report["comparisons"][0]["p"] == 0.003
+    assert report["comparisons"][0]["gained"] == 9
+    assert "0.400–0.600" in page.read_text()
+    told = build_report("tiny", MANIFESTS, DESCRIPTIONS, TIMINGS, SCORES, evidence())
+    assert "0.500 (0.400–0.600)" in markdown(told, DESCRIPTIONS)

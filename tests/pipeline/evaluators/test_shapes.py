@@ -1,7 +1,7 @@
 import pytest
 
-from pipeline.config import GenEvalEvaluator, ShapesEvaluator, ShapesTeacher
-from pipeline.evaluators import build, missing
+from pipeline.config import ShapesEvaluator, ShapesTeacher
+from pipeline.evaluators import build, identity, missing
 from pipeline.shapes.grammar import TASKS, held_out
 from pipeline.teachers import build as build_teacher
 
@@ -25,9 +25,8 @@ def test_it_scores_a_faultless_teacher_one_and_a_hopeless_one_nought(error_rate,
     assert all(bool(score.reason) != score.correct for score in scores)
 
 
-def test_geneval_says_that_it_is_not_there() -> None:
-    config = GenEvalEvaluator(kind="geneval", prompts="p", detector="d", clip="c")
-    (sentence,) = missing(config)
-    assert "not built yet" in sentence
-    with pytest.raises(ValueError, match="the GenEval detector is not built yet"):
-        build(config)
+def test_it_needs_nothing_and_is_known_by_its_values() -> None:
+    config = ShapesEvaluator(kind="shapes", prompts_per_task=7)
+    assert missing(config) == []
+    assert identity(config) == config.model_dump(mode="json")
+    assert build(config).judge == "shapes detector 1"
