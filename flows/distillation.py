@@ -29,8 +29,12 @@ from pipeline.description import Description, Timing, description_folder
 from pipeline.origins import trace
 from pipeline.plan import Plan
 from pipeline.report import build_report, markdown, write_report
+from pipeline.upstream import steps
 
-STAGES = (captions, images, verdicts, features, student, preferences, dpo, evaluate)
+STAGES = {
+    flow.name: flow
+    for flow in (captions, images, verdicts, features, student, preferences, dpo, evaluate)
+}
 
 
 @flow(name="distill", flow_run_name=run_name, log_prints=True)
@@ -38,15 +42,19 @@ def distill(run: str, overrides: dict[str, Any] | None = None) -> dict[str, Hand
     """Everything, each stage reused where it is already made."""
     config = load_run(run, overrides)
     planned = tell(config)
-    stages = [stage for stage in STAGES if preflight.configured(config, stage.name)]
-    preflight.check(config, [stage.name for stage in stages])
+    chosen = [step for step in steps(config) if preflight.configured(config, step.stage.STAGE)]
+    preflight.check(config, [step.stage.STAGE for step in chosen])
     handed: dict[str, Handed] = {}
-    for stage in stages:
-        state = stage(
-            run=run, overrides=overrides, upstream=_linked_to_last(handed), return_state=True
+    for name, stage, round in chosen:
+        state = STAGES[stage.STAGE](
+            run=run,
+            overrides=overrides,
+            upstream=_linked_to_last(handed),
+            **({"round": round} if round else {}),
+            return_state=True,
         )
-        handed[stage.name] = cast(Handed, state.result())
-        link_state_to_flow_run_result(state, handed[stage.name])
+        handed[name] = cast(Handed, state.result())
+        link_state_to_flow_run_result(state, handed[name])
     report(config, handed, planned)
     return handed
 
@@ -66,7 +74,9 @@ def report(config: RunConfig, handed: dict[str, Handed], planned: Plan) -> None:
     manifests = {name: manifest_of(config, value) for name, value in handed.items()}
     timings = {name: Timing(**value["timing"]) for name, value in handed.items()}
     descriptions = {
-        name: Description.load(description_folder(Path(config.root), name, manifest.content))
+        name: Description.load(
+            description_folder(Path(config.root), manifest.stage, manifest.content)
+        )
         for name, manifest in manifests.items()
     }
     measured = manifests.get("evaluate")

@@ -26,7 +26,7 @@ from prefect.states import Completed
 
 from flows.artifacts import Progress, publish
 from flows.handed import Handed, above, hand_on
-from pipeline import preflight
+from pipeline import preflight, rounds
 from pipeline.config import RunConfig, load_run
 from pipeline.description import (
     RECORD,
@@ -98,15 +98,22 @@ def run_stage(
     overrides: Mapping[str, Any] | None,
     upstream: Mapping[str, Handed] | None,
     force: bool = False,
+    round: int = 0,
 ) -> State[Handed]:
-    """Reuse or make `stage`, publish what it is, and hand its manifest on."""
+    """Reuse or make `stage`, publish what it is, and hand its manifest on.
+
+    A stage of an on-policy round sees the run as this round does.
+    """
     logging.getLogger("pipeline").setLevel(logging.INFO)
     started = time.monotonic()
     config = load_run(run, overrides)
     preflight.require(config, stage.STAGE)
     preflight.check_root(config)
+    manifests = above(config, rounds.name_of(stage.STAGE, round), upstream)
+    if round:
+        config, manifests = rounds.at(config, round), rounds.seen_by(manifests, round)
     meter = Meter(Path(config.root), stage.STAGE, devices_of(config, stage.STAGE))
-    call = Call(stage, config, above(config, stage.STAGE, upstream), meter)
+    call = Call(stage, config, manifests, meter)
     with leased(Path(config.root), stage.STAGE, config.name, held(call)):
         found = None if force else stage.find(config, call.upstream)
         if found is None:
@@ -114,9 +121,8 @@ def run_stage(
             manifest, made = work(call)
         else:
             manifest, made = reuse(call, found), 0
-        description = describe(call, manifest)
-        manifests = {**call.upstream, stage.STAGE: manifest}
-        enter(config, manifests, () if found else (stage.STAGE,))
+        description = describe(call, manifest, round)
+        enter(config, {**call.upstream, stage.STAGE: manifest}, () if found else (stage.STAGE,))
     rows = sum(snapshot.rows for snapshot in manifest.snapshots.values()) or description.rows_in
     made = rows if made is None else made
     if made:
@@ -199,12 +205,13 @@ def cached(name: str, key: str, body: Callable[[], Any], refresh: bool = False) 
     return state.result(), state.name == "Cached"
 
 
-def describe(call: Call, manifest: Manifest) -> Description:
+def describe(call: Call, manifest: Manifest, round: int = 0) -> Description:
     """The saved description, or a new one from the tables."""
     folder = description_folder(Path(call.config.root), call.stage.STAGE, manifest.content)
     if (folder / RECORD).is_file():
         return Description.load(folder)
-    description = call.stage.describe(call.config, call.upstream, manifest)
+    described = call.stage.describe(call.config, call.upstream, manifest)
+    description = rounds.named(described, round)
     description.save(folder)
     return description
 
@@ -216,4 +223,6 @@ def run_name() -> str:
     if given.get("beta") is not None:
         changes["dpo.beta"] = given["beta"]
     words = [f"{path}={value}" for path, value in changes.items()]
+    if given.get("round", 1) > 1:
+        words.insert(0, f"round {given['round']}")
     return " ".join([f"{flow_run.flow_name}/{Path(str(given.get('run'))).stem}", *words])[:200]

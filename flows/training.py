@@ -26,11 +26,14 @@ from flows.launch import launch
 from flows.stages import Call, Stage, Upstream, cached, make_tables, run_name, run_stage
 from pipeline import alignment as dpo_stage
 from pipeline import preferences as preferences_stage
+from pipeline import rounds
 from pipeline import student as student_stage
 from pipeline.checkpoints import TrainingFolder
 from pipeline.config import RunConfig, load_run
 from pipeline.description import write_whole
 from pipeline.tables import Manifest
+
+Round = Annotated[int, Field(ge=1)]  # of on-policy alignment; `dpo.rounds` says how many
 
 
 class TrainingStage(Stage, Protocol):
@@ -46,10 +49,14 @@ def student(run: str, overrides: Overrides = None, upstream: Above = None) -> St
 
 @flow(name="preferences", flow_run_name=run_name, log_prints=True)
 def preferences(
-    run: str, overrides: Overrides = None, force: bool = False, upstream: Above = None
+    run: str,
+    overrides: Overrides = None,
+    force: bool = False,
+    upstream: Above = None,
+    round: Round = 1,
 ) -> State[Handed]:
-    """Pair better with worse pictures of the same caption."""
-    return run_stage(preferences_stage, make_tables, run, overrides, upstream, force)
+    """Pair better with worse pictures of the same caption, those of a round's own policy."""
+    return run_stage(preferences_stage, make_tables, run, overrides, upstream, force, round)
 
 
 @flow(name="dpo", flow_run_name=run_name, log_prints=True)
@@ -58,16 +65,21 @@ def dpo(
     beta: Annotated[float | None, Field(gt=0)] = None,
     overrides: Overrides = None,
     upstream: Above = None,
+    round: Round = 1,
 ) -> State[Handed]:
-    """Align the student with DPO; called alone, also evaluate the new checkpoint."""
+    """Align with DPO; called alone, also go through the later rounds and evaluate them all."""
     changes = dict(overrides or {})
     if beta is not None:
         changes["dpo.beta"] = beta
-    state = run_stage(dpo_stage, train, run, changes, upstream)
+    state = run_stage(dpo_stage, train, run, changes, upstream, round=round)
     if upstream is None:
-        config = load_run(run, changes)
-        handed = {name: hand_on(config, m) for name, m in above(config, "dpo", None).items()}
-        handed["dpo"] = cast(Handed, state.data)
+        config, name = load_run(run, changes), rounds.name_of("dpo", round)
+        handed = {name: hand_on(config, m) for name, m in above(config, name, None).items()}
+        handed[name] = cast(Handed, state.data)
+        for later in range(round + 1, rounds.count(config) + 1):
+            for stage in (preferences, dpo):
+                given: Any = stage(run=run, overrides=changes, upstream=handed, round=later)
+                handed[rounds.name_of(stage.name, later)] = given
         evaluate(run=run, overrides=changes, upstream=handed)
     return state
 

@@ -32,6 +32,9 @@ class Frozen(BaseModel):
 # --- captions ---------------------------------------------------------------------------------
 
 
+ShapesTask = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
+
+
 class ShapesCaptions(Frozen):
     """Captions from the grammar of the embedded world; held-out prompts never occur."""
 
@@ -39,6 +42,17 @@ class ShapesCaptions(Frozen):
     name: str = "shapes"
     num_captions: int = Field(ge=1)
     seed: int = 0
+    # How often each task is asked, of all together; {}: the tasks in turn.
+    task_shares: dict[ShapesTask, Annotated[float, Field(ge=0)]] = {}
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "ShapesCaptions":
+        if self.task_shares and not sum(self.task_shares.values()):
+            raise ValueError("task_shares: all of them are 0")
+        return self
+
+    def __hash__(self) -> int:  # a mapping among the values has none
+        return hash(self.model_dump_json())
 
 
 class CaptionSet(Frozen):
@@ -507,17 +521,23 @@ class SamplingConfig(lightgen_model.config.SamplingConfig):
     precision: Literal["float32", "bfloat16"] = "float32"  # of the student's weights; tokens: f32
 
 
+# The files of pipeline/pair_builders/.
+PairKind = Literal["teacher_over_student", "best_over_worst", "same_seed"]
+
+
 class PreferencesConfig(Frozen):
     image_size: int = Field(ge=16)
     num_captions: int = Field(ge=1)
     samples_per_caption: int = Field(4, ge=1)
-    pairs: tuple[Literal["teacher_over_student", "best_over_worst"], ...] = Field(
-        ("teacher_over_student", "best_over_worst"), min_length=1
-    )
-    min_margin: float = Field(0.1, ge=0)  # score difference below which two samples are a tie
+    pairs: tuple[PairKind, ...] = Field(("teacher_over_student", "best_over_worst"), min_length=1)
+    min_margin: float = Field(0.1, ge=0)  # score difference below which two pictures are a tie
+    # Who scores, and from where on a sample is good; None: the run's verdicts.
+    scorer: VerdictsConfig | None = None
+    alignment_weight: float = Field(0.5, ge=0, le=1)  # of a score; the rest is quality's
     sampling: SamplingConfig
     rows_per_shard: int = Field(250, ge=1)  # captions a shard
     seed: int = 0
+    seed_per_round: int = Field(1, ge=0)  # added for each later round; 0: the same captions again
 
 
 class DpoConfig(LoopConfig):
@@ -528,10 +548,35 @@ class DpoConfig(LoopConfig):
     log_every: int = Field(10, ge=1)
     checkpoint_every: int = Field(200, ge=1)
     seed: int = 0
+    loss: Literal["dpo", "ipo", "kto", "sft"] = "dpo"  # sft: learn winners, mind no loser
+    anchor: float = Field(0.0, ge=0)  # weight of the winners' own error beside the preference
+    # noise: a flow head's errors as those of the noise, (1 - t)^2, for which DPO was derived.
+    weighting: Literal["as_trained", "noise"] = "as_trained"
+    beta_end: float | None = Field(None, gt=0)  # beta moves there by equal factors a step
+    balance: Literal["none", "kind", "task"] = "none"  # equal shares of comparisons, or of tasks
+    # 0: new masks, times and noise every step; n: one of n that belong to the pair.
+    draws_per_pair: int = Field(0, ge=0)
+    # table: measured once for every pair and draw, so that training holds one network.
+    reference_errors: Literal["live", "table"] = "live"
+    watch_every: int = Field(0, ge=0)  # steps between looks at held-out captions; 0: never
+    watch_captions: int = Field(96, ge=1)
+    keep: Literal["last", "best"] = "last"  # best: of all looks, by the scorer
+    # Stop where the winners' error is this share above the reference's; None: never.
+    max_winner_rise: float | None = Field(None, gt=0)
+    # Sample, score, pair, train: so many times, each from the checkpoint of the one before.
+    rounds: int = Field(1, ge=1)
+    reference: Literal["last_round", "student"] = "last_round"  # of a round after the first
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> "DpoConfig":
+    def _values_fit(self) -> "DpoConfig":
         _divides("batch_size", self.batch_size, self)
+        if self.reference_errors == "table" and not self.draws_per_pair:
+            raise ValueError(
+                "reference_errors: table needs draws_per_pair of 1 or more: draws that are new "
+                "every step cannot be measured before"
+            )
+        if self.keep == "best" and not self.watch_every:
+            raise ValueError("keep: best needs watch_every, the steps between looks")
         return self
 
 
@@ -625,6 +670,8 @@ class RunConfig(Frozen):
             _sampling_fits("preferences", self.preferences, self.student)
         if self.preferences and self.features:
             _has_features("preferences.image_size", self.preferences.image_size, self.features)
+        if self.preferences and self.images:
+            _pairs_fit(self.preferences, self.images)
         if self.student and self.evaluation:
             _sampling_fits("evaluation", self.evaluation, self.student)
         return self
@@ -651,6 +698,14 @@ def _student_fits(student: StudentConfig, features: FeaturesConfig) -> None:
         raise ValueError(
             f"student.model.text_length: {student.model.text_length} differs from "
             f"features.text_length {features.text_length}"
+        )
+
+
+def _pairs_fit(preferences: PreferencesConfig, images: ImagesConfig) -> None:
+    if "same_seed" in preferences.pairs and isinstance(images.teacher, PicturesTeacher):
+        raise ValueError(
+            "preferences.pairs: same_seed needs a teacher that draws from seeds; images.teacher is "
+            "a set of pictures"
         )
 
 

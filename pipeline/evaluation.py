@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 from PIL import Image
 
-from pipeline import alignment, evaluation_description, evaluators, standings, student
+from pipeline import evaluation_description, evaluators, rounds, standings, student
 from pipeline.config import EvaluationConfig, EvaluatorConfig, RunConfig
 from pipeline.description import Description
 from pipeline.drawing import checkpoint_folder, draw
@@ -41,8 +41,7 @@ PROMPTS_PER_SHARD = 100
 IN_ORDER = (  # of training: a difference is that of the last two
     (student.STAGE, student.UNTRAINED),
     (student.STAGE, student.CHECKPOINT),
-    (alignment.STAGE, alignment.CHECKPOINT),
-)
+)  # and every round of alignment
 
 SCORES = Table(
     name="scores",
@@ -190,7 +189,7 @@ def checkpoints(upstream: Mapping[str, Manifest]) -> list[tuple[str, str]]:
     """Stage and name of each checkpoint to measure, however a manifest lists them."""
     return [
         (stage, name)
-        for stage, name in IN_ORDER
+        for stage, name in (*IN_ORDER, *rounds.aligned(upstream))
         if stage in upstream and name in upstream[stage].checkpoints
     ]
 

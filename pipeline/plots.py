@@ -209,6 +209,25 @@ def preference_plot(
     return out[0]
 
 
+def reward_plot(
+    steps: Sequence[float], margins: Sequence[float], divergence: Sequence[float]
+) -> bytes:
+    """How far apart the policy's rewards of winner and loser are, and what it costs: how much
+    worse it explains the pictures than its reference."""
+    with _figure("training step", "", columns=2) as (pair, out):
+        for axes, values, name in zip(
+            pair,
+            (margins, divergence),
+            ("reward margin", "KL proxy: error minus reference's"),
+            strict=True,
+        ):
+            axes.axhline(0.0, color=QUIET, linewidth=0.9, linestyle=(0, (4, 3)))
+            _draw_series(axes, [Series(name, steps, values)], (MAIN,))
+            axes.set_ylabel(name)
+            _thousands(axes.xaxis)
+    return out[0]
+
+
 def bars(names: Sequence[str], heights: Sequence[float], x_label: str, y_label: str) -> bytes:
     """One bar a name; of many names every few are written."""
     with _figure(x_label, y_label) as (axes, out):

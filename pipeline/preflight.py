@@ -91,6 +91,7 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
         lacking += judges.missing(config.verdicts.judge)
         if config.verdicts.clip:
             lacking += judges.missing(config.verdicts.clip, "verdicts.clip")
+    lacking += _missing_scorer(config, stages)
     start = config.student.start if config.student and "student" in stages else None
     if start and not (Path(start) / "config.json").is_file():
         lacking.append(f"student.start: {start} is no checkpoint folder")
@@ -107,6 +108,19 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
     if free < MIN_FREE_GIB:
         lacking.append(f"disk: {free:.1f} GiB free at {config.root}, {MIN_FREE_GIB} GiB needed")
     return lacking
+
+
+def _missing_scorer(config: RunConfig, stages: Sequence[str]) -> list[str]:
+    """What the judge of the student's own pictures lacks, where verdicts did not say it already."""
+    asked = "preferences" in stages or (
+        "dpo" in stages and config.dpo is not None and config.dpo.watch_every > 0
+    )
+    scorer = config.preferences.scorer if config.preferences else None
+    if asked and scorer:
+        return judges.missing(scorer.judge)
+    if asked and config.verdicts and "verdicts" not in stages:
+        return judges.missing(config.verdicts.judge)
+    return []
 
 
 def has_gpu() -> bool:

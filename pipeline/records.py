@@ -68,20 +68,26 @@ class Records:
             kept = self.values.get(name, torch.full_like(now, math.nan))
             self.values[name] = torch.where(bad > 0, kept, now)
 
-    def write(self, step: int, known: Mapping[str, float]) -> None:
-        """Tell of the step; every process must call. Waits for the device."""
+    def write(self, step: int, known: Mapping[str, float]) -> Mapping[str, float]:
+        """Tell of the step, the same on every process, and all must call. Waits for the device."""
         means = self.accelerator.reduce(torch.stack(list(self.values.values())), "mean").tolist()
         row: dict[str, float] = {"step": step, "steps": self.steps}
         row |= {**dict(zip(self.values, means, strict=True)), **known}
         row |= self.pace.told(step - self.last, time.monotonic() - self.started)
         self.last, self.started = step, time.monotonic()
         if not math.isfinite(row["loss"]) or self.log is None:
-            return
+            return row
         self.log.write(row)
         print(json.dumps(row), flush=True)  # the flow reads this
         told = {f"{self.name}/{name}": value for name, value in row.items() if "step" not in name}
         self.accelerator.log(told, step=step)
         self.bar.set_postfix(loss=f"{row['loss']:.4f}")
+        return row
+
+    def say(self, sentence: str) -> None:
+        """A line for the flow's log."""
+        if self.is_main:
+            print(sentence, flush=True)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

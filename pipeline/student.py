@@ -136,13 +136,13 @@ def _sheet(place: Path, curve: list[dict[str, Any]]) -> tuple[Picture, ...]:
         strip = place / SAMPLES / row["strip"]
         if strip.is_file():
             label = f"{row['samples']:,} seen, {row['image_size']} px"
-            rows.append((label, _cells(strip)))
+            rows.append((label, cells_of(strip)))
     if not rows:
         return ()
     return (Picture("Samples by step", steps_sheet(curve[0]["prompts"], rows)),)
 
 
-def _cells(strip: Path) -> list[Cell]:
+def cells_of(strip: Path) -> list[Cell]:
     """Cut a strip of square pictures into cells."""
     with Image.open(strip) as picture:
         side = picture.height

@@ -75,6 +75,8 @@ class Schedule:
     seed: int = 0
     flops_per_sample: float | None = None
     position: Callable[[int], Position] = nowhere  # where the data is before a step
+    # Given what is logged of a step: a reason to end there, or "". The same for all processes.
+    stop: Callable[[Mapping[str, float]], str] = lambda row: ""
 
 
 def fit(
@@ -91,7 +93,8 @@ def fit(
     watch: Callable[[int, Weights], None] | None = None,
     label: str = "train",
 ) -> Weights:
-    """Train `model` in place to `schedule.steps`; returns the averaged weights (EMA), float32.
+    """Train `model` in place to `schedule.steps`, or to where `schedule.stop` ends it; returns the
+    averaged weights (EMA), float32.
 
     `average` carries the EMA of an earlier phase on; without it the average starts as a copy.
     `watch` may be given to the main process alone; `schedule.watch_every` is the same for all.
@@ -127,7 +130,12 @@ def fit(
             check_skips(state.skips, loop.max_skipped, folder, step)
         if logs:
             rate = learning_rate(optimizer, step, schedule.steps)
-            records.write(done, {"lr": rate, "skipped": int(state.skips[2])})
+            row = records.write(done, {"lr": rate, "skipped": int(state.skips[2])})
+            reason = schedule.stop(row)
+            if reason:
+                # No state is saved: a run that dies before its end comes here once more.
+                records.say(f"stopped after step {done} of {schedule.steps}: {reason}")
+                break
         with records.paused():
             if at(done, schedule.watch_every):
                 _look(done, state, watch)

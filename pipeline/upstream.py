@@ -6,8 +6,8 @@ Rerun: looks again; nothing is made. A stage that is not made yet is a `ValueErr
        command that makes it.
 """
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from pipeline import (
     alignment,
@@ -16,6 +16,7 @@ from pipeline import (
     features,
     images,
     preferences,
+    rounds,
     student,
     verdicts,
 )
@@ -54,18 +55,55 @@ READS = {
 }
 
 
+class Step(NamedTuple):
+    """A stage in the order of a run; those of a round have its number, others 0."""
+
+    name: str
+    stage: Findable
+    round: int = 0
+
+
+def steps(config: RunConfig) -> list[Step]:
+    """Everything in the order of the data, each on-policy round in its turn."""
+    before, looped, after = STAGES[:5], STAGES[5:7], STAGES[7:]
+    return [
+        *(Step(stage.STAGE, stage) for stage in before),
+        *(
+            Step(rounds.name_of(stage.STAGE, number), stage, number)
+            for number in range(1, rounds.count(config) + 1)
+            for stage in looped
+        ),
+        *(Step(stage.STAGE, stage) for stage in after),
+    ]
+
+
 def resolve(config: RunConfig, before: str) -> dict[str, Manifest]:
     """The stages before `before`, each found for the contents of those before it."""
-    names = [stage.STAGE for stage in STAGES]
+    names = [step.name for step in steps(config)]
     if before not in names:
         raise ValueError(f"no stage is called {before!r}; the stages are {names}")
+    return _found(config, before, steps(config)[: names.index(before)])
+
+
+def found_of(config: RunConfig, last: str) -> dict[str, Manifest]:
+    """The manifests of the stages up to and with `last`."""
+    names = [step.name for step in steps(config)]
+    return _found(config, "what follows it", steps(config)[: names.index(last) + 1])
+
+
+def _found(config: RunConfig, before: str, wanted: Sequence[Step]) -> dict[str, Manifest]:
     upstream: dict[str, Manifest] = {}
-    for stage in STAGES[: names.index(before)]:
-        found = stage.find(config, upstream)
+    for name, stage, number in wanted:
+        if number:
+            seen = rounds.seen_by(upstream, number)
+            found = stage.find(rounds.at(config, number), seen)
+        else:
+            found = stage.find(config, upstream)
         if found is None:
+            which = f" --param round={number}" if number > 1 else ""
             raise ValueError(
-                f"{before} of run {config.name!r} needs {stage.STAGE}, which is not made for "
-                f"these values yet: prefect deployment run {stage.STAGE}/{config.name}"
+                f"{before} of run {config.name!r} needs {name}, which is not made for "
+                f"these values yet: prefect deployment run {stage.STAGE}/{config.name}{which}"
             )
-        upstream[stage.STAGE] = found
+        upstream[name] = found
     return upstream

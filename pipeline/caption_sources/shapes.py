@@ -1,7 +1,8 @@
 """Captions of the embedded world's grammar.
 
 In:    how many captions, and a seed.
-Out:   rows, the six tasks in turn; held-out prompts never occur, the same caption may occur twice.
+Out:   rows, the six tasks in turn or by their shares; held-out prompts never occur, the same
+       caption may occur twice.
 Rerun: the same values give the same rows.
 """
 
@@ -22,12 +23,16 @@ class ShapesSource:
 
     def fingerprint(self) -> str:
         values = f"{GRAMMAR_VERSION}:{self.config.num_captions}:{self.config.seed}"
+        if self.config.task_shares:
+            values += f":{sorted(self.config.task_shares.items())}"
         return hashlib.sha256(values.encode()).hexdigest()
 
     def parts(self) -> list[Part]:
         return [Part(self.name, self.fingerprint(), self._rows)]
 
     def _rows(self) -> Iterator[SourceRow]:
-        captions = sample_captions(self.config.num_captions, self.config.seed)
+        values = self.config
+        shares: dict[str, float] = dict(values.task_shares.items())
+        captions = sample_captions(values.num_captions, values.seed, shares)
         for number, caption in enumerate(captions, 1):
             yield SourceRow(caption, f"{self.name}:{number}")

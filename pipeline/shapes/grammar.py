@@ -9,7 +9,7 @@ Rerun: the same seed gives the same captions. What is held out is a function of 
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -198,12 +198,18 @@ def _fraction(purpose: str, text: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def sample_captions(num_captions: int, seed: int) -> list[str]:
-    """Training captions, the tasks in turn; drawn with replacement, so some occur twice."""
+def sample_captions(
+    num_captions: int, seed: int, shares: Mapping[str, float] | None = None
+) -> list[str]:
+    """Training captions, the tasks in turn or by their `shares`; drawn with replacement, so some
+    occur twice."""
     rng = np.random.default_rng([GRAMMAR_VERSION, seed])
+    weights = np.array([(shares or {}).get(task, 0.0) for task in TASKS])
     captions: list[str] = []
     while len(captions) < num_captions:
         task = TASKS[len(captions) % len(TASKS)]
+        if shares:
+            task = TASKS[rng.choice(len(TASKS), p=weights / weights.sum())]
         caption = _sample_caption(task, rng)
         if not held_out(caption):
             captions.append(caption)

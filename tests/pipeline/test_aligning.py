@@ -1,105 +1,131 @@
-"""One step of DPO: ln 2 at the first, shared draws, and what is refused."""
+"""The program of alignment on a debug run: all its values together, and what it leaves."""
 
-import math
+import json
+import shutil
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
-from lightgen_model.config import debug
-from lightgen_model.model import LightGen
-from pipeline.aligning import DpoStep, Pairs
-from pipeline.batches import TableRows
-from pipeline.config import DpoConfig, MaskingConfig, OptimizerConfig
-from pipeline.preferences import PREFERENCES
-from pipeline.training import Part
-from tests.pipeline.test_batches import text_of
+from lightgen_model.checkpoint import read_config
+from pipeline import aligning, alignment, preferences
+from pipeline.aligning import align_student, named, too_far
+from pipeline.checkpoints import read_rows
+from pipeline.states import saved
 
-CONFIG = DpoConfig(beta=1000, steps=2, batch_size=4, optimizer=OptimizerConfig(learning_rate=1e-3))
-LATENTS = (16, 8, 8)
-
-
-def table(keep: bool = True) -> pa.Table:
-    """Six pairs, the last of them rejected."""
-    draws = torch.randn(2, 6, *LATENTS, generator=torch.Generator().manual_seed(0)).half().numpy()
-    rows = [
-        {
-            **dict.fromkeys(PREFERENCES.schema.names, ""),
-            "caption_id": "ab"[n % 2],
-            "keep": keep and n < 5,
-            "winner": draws[0, n].tobytes(),
-            "loser": draws[1, n].tobytes(),
-            "winner_image": b"",
-            "loser_image": b"",
-            "winner_score": 1.0,
-            "loser_score": 0.0,
-        }
-        for n in range(6)
-    ]
-    return pa.Table.from_pylist(rows, schema=PREFERENCES.schema)
+EVERYTHING = {
+    "dpo.loss": "ipo",
+    "dpo.anchor": 0.1,
+    "dpo.weighting": "noise",
+    "dpo.beta": 10.0,
+    "dpo.beta_end": 1.0,
+    "dpo.balance": "task",
+    "dpo.draws_per_pair": 2,
+    "dpo.reference_errors": "table",
+    "dpo.watch_every": 2,
+    "dpo.watch_captions": 9,
+    "dpo.keep": "best",
+    "dpo.steps": 4,
+    "dpo.checkpoint_every": 2,
+    "dpo.keep_last": 5,
+    "dpo.log_every": 1,
+    "dpo.tracker": "none",
+}
 
 
-def network(seed: int = 0, noises: int = 1) -> LightGen:
-    head = debug().head.model_copy(update={"noises_per_time": noises})
-    config = debug().model_copy(update={"head": head})
-    model = LightGen(config).init_weights(torch.Generator().manual_seed(seed))
-    with torch.no_grad():  # its last layer starts at zero: every network would say the same
-        model.head.net.final.linear.weight.normal_(0, 0.1, generator=torch.manual_seed(seed))
-    return model.eval()
+@pytest.fixture
+def above(debug_run, walk, make, train):
+    def build(overrides):
+        config = debug_run(overrides)
+        upstream = walk(config)
+        upstream["student"] = train(config, upstream)
+        upstream["preferences"], _ = make(preferences, config, upstream)
+        return config, upstream
+
+    return build
 
 
-def step_of(reference: LightGen) -> DpoStep:
-    pairs = Pairs.load(TableRows(table()), text_of({"a": 3, "b": 7}, width=128), channels=16)
-    return DpoStep(CONFIG, MaskingConfig(), reference, pairs)
+def test_with_every_value_it_ends_and_says_what_it_did(above):
+    config, upstream = above(EVERYTHING)
+    align_student(config, upstream)
+    place = alignment.folder(config, upstream)
+    assert [row["step"] for row in read_rows(place.path / "curve.jsonl")] == [0, 2, 4]
+    _, about = read_config(place.final)
+    seen = alignment.describe(config, upstream, alignment.find(config, upstream))
+    assert seen.facts["kept"].startswith(f"the weights after step {about['step']}, score")
+    assert seen.facts["loss"] == "ipo + 0.1 x winners' error"
+    titles = [plot.title for plot in seen.plots]
+    assert titles[2:] == ["Reward margin, and distance from the reference", "Held-out captions"]
+    assert seen.pictures[0].jpeg[:2] == b"\xff\xd8"
+    assert not list(place.path.glob("best-*"))
 
 
-def test_only_kept_pairs_are_learned_from() -> None:
-    pairs = step_of(network()).pairs
-    winners, losers = pairs.take(np.arange(5))
-    assert winners.shape == losers.shape == (5, *LATENTS)
-    assert pairs.kept.tolist() == [0, 1, 2, 3, 4]
-    first = np.frombuffer(table()["loser"][0].as_py(), np.float16)
-    assert losers[0].flatten().tolist() == first.tolist()
-    with pytest.raises(ValueError, match="no preference pairs to learn from: all 6 rows were"):
-        Pairs.load(TableRows(table(keep=False)), pairs.text, channels=16)
+class Killed(BaseException):
+    pass
 
 
-def test_parts_of_a_batch_are_the_batch() -> None:
-    step, policy = step_of(network()), network(seed=1)
-    whole, extras = step(policy, 1, Part())
-    parts = [step(policy, 1, Part(number, 2)) for number in range(2)]
-    assert sum(loss.item() for loss, _ in parts) / 2 == pytest.approx(whole.item(), rel=1e-4)
-    drift = sum(float(extra["winner_drift"]) for _, extra in parts) / 2
-    assert drift == pytest.approx(extras["winner_drift"].item(), rel=1e-4)
+def killed(*_: object) -> None:
+    raise Killed
 
 
-@pytest.mark.parametrize("noises", [1, 2])
-def test_equal_networks_have_a_loss_of_ln_2_and_no_drift(noises: int) -> None:
-    loss, extras = step_of(network(noises=noises))(network(noises=noises), 0, Part())
-    assert loss.item() == pytest.approx(math.log(2), abs=1e-6)
-    assert extras["winner_drift"].item() == extras["loser_drift"].item() == 0.0
-    assert set(extras) == {"accuracy", "winner_drift", "loser_drift"}
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_a_killed_alignment_ends_with_the_same_bytes(above, keep, monkeypatch):
+    config, upstream = above({**EVERYTHING, "dpo.keep": keep})
+    place = alignment.folder(config, upstream)
+    with monkeypatch.context() as patch:
+        patch.setattr(aligning, "finish", killed)
+        with pytest.raises(Killed):
+            align_student(config, upstream)
+    saved(place.path)[-1].unlink()  # as if it had died before the last step
+    align_student(config, upstream)
+    once = (place.final / "model.safetensors").read_bytes()
+    shutil.rmtree(place.path)
+    align_student(config, upstream)
+    assert (place.final / "model.safetensors").read_bytes() == once
+    assert [row["step"] for row in read_rows(place.path / "curve.jsonl")] == [0, 2, 4]
 
 
-def test_a_policy_that_starts_elsewhere_is_refused_at_the_first_step_only() -> None:
-    step = step_of(network())
-    with pytest.raises(ValueError, match=r"the first DPO loss is .* not ln 2"):
-        step(network(seed=1), 0, Part())
-    loss, _ = step(network(seed=1), 1, Part())
-    assert math.isfinite(loss.item())
+def test_it_stops_where_the_winners_get_worse(above):
+    changes = {"dpo.max_winner_rise": 1e-9, "dpo.log_every": 1, "dpo.tracker": "none"}
+    rate = {"dpo.optimizer": {"learning_rate": 0.05}, "dpo.steps": 30, "dpo.beta": 5000.0}
+    config, upstream = above({**changes, **rate})
+    align_student(config, upstream)
+    log = read_rows(alignment.folder(config, upstream).path / "log.jsonl")
+    assert log[-1]["step"] < 30
+    assert log[-1]["winner_drift"] > 0
+    seen = alignment.describe(config, upstream, alignment.find(config, upstream))
+    assert seen.facts["steps"] == f"{log[-1]['step']} of 30, stopped by max_winner_rise"
 
 
-def test_the_same_step_is_the_same_loss_and_another_is_not() -> None:
-    step, policy = step_of(network()), network(seed=1)
-    losses = [step(policy, number, Part())[0].item() for number in (1, 1, 2)]
-    assert losses[0] == losses[1] != losses[2]
+def test_the_rise_is_measured_against_the_references_error():
+    row = {"winner_drift": 0.02, "winner_error": 0.22}
+    assert too_far(None, row) == too_far(0.11, row) == ""
+    assert too_far(0.09, row) == (
+        "the winners' error is 10.0% above the reference's, dpo.max_winner_rise 9.0%"
+    )
 
 
-def test_only_the_policy_learns() -> None:
-    reference, policy = network().requires_grad_(False), network()
-    step_of(reference)(policy, 0, Part())[0].backward()
-    grads = [p.grad for p in policy.parameters() if p.grad is not None]
-    assert any(grad.abs().max() > 0 for grad in grads)
-    assert len(grads) == len(list(policy.parameters()))  # several processes wait for every one
-    assert all(parameter.grad is None for parameter in reference.parameters())
+def test_values_that_came_later_leave_what_was_trained_found(debug_run):
+    values = alignment.slice_of(debug_run().dpo)
+    assert set(values) == {"beta", "steps", "batch_size", "optimizer", "seed"}
+    changed = alignment.slice_of(debug_run(EVERYTHING).dpo)
+    assert {"loss", "anchor", "balance", "keep", "watch_every", "draws_per_pair"} <= set(changed)
+    assert "keep" not in alignment.slice_of(debug_run({"dpo.watch_every": 5}).dpo)
+    assert json.dumps(values) != json.dumps(changed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"dpo.reference_errors": "table"}, "table needs draws_per_pair of 1 or more"),
+        ({"dpo.keep": "best"}, "best needs watch_every"),
+        ({"dpo.loss": "ppo"}, "dpo.loss: Input should be 'dpo', 'ipo', 'kto' or 'sft'"),
+    ],
+)
+def test_values_that_do_not_fit_are_named(debug_run, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        debug_run(changes)
+
+
+def test_a_processs_cpu_is_the_cpu():
+    assert named(torch.device("cpu", 0)) == "cpu"
+    assert named(torch.device("cuda", 1)) == "cuda:1"

@@ -16,6 +16,7 @@ from pipeline.plots import (
     learning_curve,
     loss_plot,
     preference_plot,
+    reward_plot,
     score_bars,
     stage_bars,
 )
@@ -39,6 +40,7 @@ def test_a_plot_of_any_length_is_small_and_well_formed(num: int) -> None:
         loss_plot(x, y, marks={num / 2: "128 px"}),
         curve_plot([Series("one", x, y), Series("two", x, y)], "x", "y", level=0.5),
         preference_plot(x, y, y, y),
+        reward_plot(x, y, y),
         learning_curve(x[:30], {"counting": y[:30], "position": y[:30]}),
     ):
         assert len(svg) < MAX_PLOT_BYTES

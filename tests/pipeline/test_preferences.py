@@ -9,7 +9,7 @@ from lightgen_model.config import ModelConfig
 from pipeline import preferences
 from pipeline.drawing import checkpoint_folder, draw, encode
 from pipeline.encoders import autoencoder
-from pipeline.preferences import Contender, Subject, subjects
+from pipeline.subjects import subjects, teachers
 from pipeline.tables import read
 from pipeline.verdicts import accepted, decoded
 
@@ -58,16 +58,15 @@ def test_the_winner_is_the_teachers_accepted_picture_as_the_vae_sees_it(above, m
     assert decoded(row["winner_image"]).size == (64, 64)
 
 
-def test_the_teachers_latents_are_the_same_from_means_as_from_moments(above, debug_run, walk, make):
+def test_the_teachers_latents_are_the_same_from_means_as_from_moments(above, debug_run, walk):
     config, upstream = above
     small = debug_run({"features.latents": "means", "features.text_states": "int8"})
     both = [
-        preferences._teachers(each, {**upstream, **walk(each)}, subjects(each, upstream)[:3])
+        teachers(each, {**upstream, **walk(each)}, subjects(each, upstream)[:3])
         for each in (config, small)
     ]
-    assert {name: one.latents for name, one in both[0].items()} == {
-        name: one.latents for name, one in both[1].items()
-    }
+    latents = [{name: one.latents for name, (one,) in contenders.items()} for contenders in both]
+    assert latents[0] == latents[1]
 
 
 def test_a_samples_latents_are_what_the_vae_reads_from_its_picture(above, make):
@@ -100,24 +99,7 @@ def test_the_captions_are_chosen_by_themselves_and_were_accepted(above):
     assert len(chosen) == 12
     encoded = read(config.root, upstream["features"].snapshots["features_64"])
     assert {one.caption_id for one in chosen} <= set(encoded["caption_id"].to_pylist())
-    assert all(one.score > 0.5 for one in chosen)
-
-
-def contender(name: str, score: float) -> Contender:
-    return Contender(name, b"", b"", score, good=score > 0.5)
-
-
-@pytest.mark.parametrize(
-    ("scores", "margin", "reason"),
-    [([0.2, 0.9], 0.1, ""), ([0.5, 0.55], 0.1, "tie"), ([0.5], 0.0, "tie"), ([1, 1], 0.0, "tie")],
-)
-def test_best_over_worst_needs_a_margin(scores, margin, reason):
-    subject = Subject("id", "a red circle", "image", 0, 0, 1.0)
-    drawn = [contender(f"sample {n}", score) for n, score in enumerate(scores)]
-    row = preferences._best_over_worst(subject, drawn, margin)
-    assert row["reason"] == reason
-    assert row["winner_score"] == max(scores)
-    assert row["loser_score"] == min(scores)
+    assert all(one.pictures[0].score > 0.5 for one in chosen)
 
 
 def test_a_checkpoint_of_another_config_is_named(above, debug_run):
@@ -145,3 +127,48 @@ def test_no_row_is_lost_between_the_two_tables(above, make):
     pairs = rows_of(config, manifest)
     over_student = pairs.filter(pc.equal(pairs["kind"], "teacher_over_student"))
     assert over_student["caption_id"].to_pylist() == samples["caption_id"].to_pylist()
+
+
+def test_values_that_came_later_leave_the_tables_of_before_found(debug_run):
+    """The names are those of a time that knew neither scorer nor weight nor rules."""
+    only = {"preferences.pairs": ["best_over_worst"]}
+    before = preferences._folders(debug_run(only))["preferences"].name
+    assert before == "preferences-15698c30ddbc3b40"
+    for change in (
+        {"preferences.scorer": {"judge": {"kind": "shapes"}}},
+        {"preferences.alignment_weight": 1.0},
+        {"preferences.min_margin": 0.2},
+        {"preferences.pairs": ["teacher_over_student"]},
+    ):
+        assert preferences._folders(debug_run({**only, **change}))["preferences"].name != before
+
+
+def test_pictures_of_equal_seeds_and_another_scorer(debug_run, walk, train, make):
+    """Every accepted picture of the teacher meets the sample of its seed."""
+    changes = {
+        "preferences.pairs": ["same_seed"],
+        "preferences.seed": 5,
+        "preferences.scorer": {"judge": {"kind": "shapes"}, "min_quality": 0.9},
+        "images.seeds_per_caption": 2,
+    }
+    config = debug_run(changes)
+    upstream = walk(config)
+    upstream["student"] = train(config, upstream)
+    manifest, _ = make(preferences, config, upstream)
+    pairs = rows_of(config, manifest).to_pylist()
+    pictures = {one.caption_id: len(one.pictures) for one in subjects(config, upstream)}
+    assert max(pictures.values()) == 2
+    assert len(pairs) == sum(pictures.values())
+    assert {row["winner_from"] for row in pairs} == {"teacher", "teacher 1"}
+    samples = rows_of(config, manifest, "samples").to_pylist()
+    drawn = {
+        row["seed"] for row in read(config.root, upstream["images"].snapshots["images"]).to_pylist()
+    }
+    assert {row["seed"] for row in samples} <= drawn
+
+
+def test_a_set_of_pictures_has_no_seeds_to_share(debug_run):
+    source = {"paths": ["x.tar"], "format": "webdataset", "licence": "MIT"}
+    teacher = {"kind": "pictures", "name": "set", **source}
+    with pytest.raises(ValueError, match="same_seed needs a teacher that draws from seeds"):
+        debug_run({"preferences.pairs": ["same_seed"], "images.teacher": teacher})

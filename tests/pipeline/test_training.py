@@ -162,3 +162,20 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="a batch of 8 does not divide by 3"):
         Part(0, 3).of(8)
     assert [list(Part(n, 2).of(4)) for n in range(2)] == [[0, 1], [2, 3]]
+
+
+def test_it_ends_where_it_is_told_to_and_again_after_a_kill(tmp_path: Path) -> None:
+    def run(folder: Path, loss: Any, optimizer: OptimizerConfig = OPTIMIZER) -> Weights:
+        schedule = Schedule(
+            20, ROWS, seed=5, stop=lambda row: "far enough" if row["step"] >= 10 else ""
+        )
+        loop = LoopConfig(log_every=2, checkpoint_every=4)
+        place = Accelerator(cpu=True)
+        return fit(Network(), loss, optimizer, loop, schedule, folder, accelerator=place)
+
+    whole = run(tmp_path / "whole", step_loss())
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", step_loss(kill_at=9))
+    again = run(tmp_path / "killed", step_loss())
+    assert [row["step"] for row in read_rows(tmp_path / "killed/log.jsonl")] == [2, 4, 6, 8, 10]
+    assert all(torch.equal(whole[name], again[name]) for name in whole)

@@ -107,3 +107,12 @@ def test_every_shape_can_be_trained_in_every_task() -> None:
             for thing in spec.things
         }
         assert found == set(SHAPES)
+
+
+def test_shares_say_how_often_a_task_is_asked() -> None:
+    captions = sample_captions(400, 3, {"position": 3.0, "colors": 1.0})
+    tasks = [parse(caption).task for caption in captions]
+    assert set(tasks) == {"position", "colors"}
+    assert 0.68 < tasks.count("position") / 400 < 0.82
+    assert captions == sample_captions(400, 3, {"position": 3.0, "colors": 1.0})
+    assert sample_captions(12, 3, {}) == sample_captions(12, 3)
