@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.config import RunConfig, load_run
 from pipeline.feature_tables import alignment_table
-from pipeline.preferences import PREFERENCES, SAMPLES
+from pipeline.preferences import PREFERENCES
+from pipeline.samples import SAMPLES
 from pipeline.storage import Means, bytes_per_pair, bytes_per_row
 from pipeline.tables import Manifest, Snapshot, TableFolder, read
 from pipeline.verdicts import VERDICTS
