@@ -49,11 +49,12 @@ def test_every_run_has_a_deployment_of_each() -> None:
 @pytest.mark.slow
 def test_damaged_files_fail_verify_and_the_run_makes_them_again(run: Path) -> None:
     root = run.parent / "artifacts"
+    handed: Any = distill(run=str(run))
     whole = files(root)
     assert verify(run=str(run), return_state=True).is_completed()
     victims = [
         min(root.glob("tables/images-*/data/*.lance")),
-        min(root.glob("checkpoints/dpo-*/final/model.safetensors")),
+        root / handed["dpo"]["checkpoints"]["aligned"] / "model.safetensors",
     ]
     for victim in victims:
         data = bytearray(victim.read_bytes())
@@ -63,7 +64,7 @@ def test_damaged_files_fail_verify_and_the_run_makes_them_again(run: Path) -> No
     assert state.is_failed()
     assert "2 damaged" in str(state.message)
     assert all(victim.name in artifact("debug-verify") for victim in victims)
-    handed: Any = distill(run=str(run))
+    handed = distill(run=str(run))
     assert [name for name, each in handed.items() if each["timing"]["made"]] == ["images", "dpo"]
     assert files(root) == whole
     assert verify(run=str(run), return_state=True).is_completed()
