@@ -357,7 +357,7 @@ def test_masks_of_different_sizes_share_a_batch(pipe: LightGenPipeline) -> None:
         ({"output_type": "jpeg"}, "'jpeg'; allowed: pil, np, pt, latent"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt: 0; at least 1"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_a_wrong_call_is_one_sentence_before_any_work(
     pipe: LightGenPipeline, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], sentence: str
