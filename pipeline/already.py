@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import alignment, captions, preflight, student
+from pipeline import alignment, captions, preflight, rounds, student
 from pipeline.config import RunConfig
 from pipeline.description import RECORD, Description, description_folder
 from pipeline.expected import Counted
 from pipeline.spending import spent_on
 from pipeline.tables import Manifest
-from pipeline.upstream import STAGES
+from pipeline.upstream import STAGES, steps
 
 TRAININGS = (student.STAGE, alignment.STAGE)
 
@@ -51,14 +51,30 @@ def already(config: RunConfig) -> dict[str, There]:
     if captions.missing(config):  # a source that is not here cannot say what was made of it
         return found
     upstream: dict[str, Manifest] = {}
-    for stage in stages:
-        manifest = stage.find(config, upstream)
+    for name, stage, number in steps(config):
+        if stage.STAGE not in found:
+            continue
+        own, seen = config, upstream
+        if number:
+            own, seen = rounds.at(config, number), rounds.seen_by(upstream, number)
+        manifest = stage.find(own, seen)
         if manifest is None:
-            found[stage.STAGE] = _partly(config, stage, upstream)
+            if number < 2:
+                found[stage.STAGE] = _partly(own, stage, seen)
             break
-        upstream[stage.STAGE] = manifest
-        found[stage.STAGE] = _whole(config, stage.STAGE, manifest)
-    return found
+        upstream[name] = manifest
+        found[stage.STAGE] = _whole(own, stage.STAGE, manifest)
+    return found | _of_rounds(config, upstream)
+
+
+def _of_rounds(config: RunConfig, upstream: Mapping[str, Manifest]) -> dict[str, There]:
+    """A stage whose first rounds are made and later ones are not: told by whole rounds."""
+    count = rounds.count(config)
+    made = {
+        stage: sum(rounds.name_of(stage, number) in upstream for number in range(1, count + 1))
+        for stage in (rounds.PREFERENCES, rounds.DPO)
+    }
+    return {stage: There(rows=done, of=count) for stage, done in made.items() if 0 < done < count}
 
 
 def _whole(config: RunConfig, stage: str, manifest: Manifest) -> There:

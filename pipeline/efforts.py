@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from lightgen_model.flops import forward_flops, sampling_flops
 from lightgen_model.unmasking import expected_ratio
-from pipeline import known_models
+from pipeline import known_models, rounds
 from pipeline.checkpoints import CURVE_PROMPTS
 from pipeline.config import EvaluationConfig, RunConfig, SamplingConfig, TrainingPhase
 from pipeline.expected import TASKS, Expected, encoded, prompts_of
@@ -169,7 +169,8 @@ def _aligning(config: RunConfig) -> tuple[Effort, ...]:
     # Winner and loser each: the policy's passes, and one forward pass of the reference.
     passes = 2 * (5 if config.dpo.checkpoint_activations else 4)
     work = passes * forward_tflop(config, config.preferences.image_size)
-    return (effort_of(config, "pairs", "align", config.dpo.steps * config.dpo.batch_size, work),)
+    pairs = config.dpo.steps * config.dpo.batch_size * rounds.count(config)
+    return (effort_of(config, "pairs", "align", pairs, work),)
 
 
 def _measuring(config: RunConfig, rows: Expected) -> tuple[Effort, ...]:

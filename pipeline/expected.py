@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline import rounds
 from pipeline.config import (
     CaptionsConfig,
     EvaluatorConfig,
@@ -183,7 +184,9 @@ def encoded(config: RunConfig, drawn: Mapping[int, float], size: int) -> float:
 
 def _samples(config: RunConfig, texts: float | None) -> int:
     values = config.preferences
-    return values.samples_per_caption * _subjects(config, texts) if values else 0
+    if values is None:
+        return 0
+    return values.samples_per_caption * _subjects(config, texts) * rounds.count(config)
 
 
 def _comparisons(config: RunConfig, texts: float | None) -> int:
@@ -192,7 +195,8 @@ def _comparisons(config: RunConfig, texts: float | None) -> int:
         return 0
     # The teacher's picture is compared with each sample; otherwise a caption is one comparison.
     each = {"teacher_over_student": values.samples_per_caption}
-    return _subjects(config, texts) * sum(each.get(kind, 1) for kind in values.pairs)
+    a_caption = sum(each.get(kind, 1) for kind in values.pairs)
+    return _subjects(config, texts) * a_caption * rounds.count(config)
 
 
 def _subjects(config: RunConfig, texts: float | None) -> int:
@@ -205,7 +209,8 @@ def _scored(config: RunConfig) -> tuple[int | None, tuple[str, ...]]:
     """Pictures that all checkpoints draw for all evaluators."""
     if config.evaluation is None:
         return 0, ()
-    checkpoints = 3 if config.dpo else 2  # untrained, student, aligned
+    # untrained, student, and the aligned one of every round
+    checkpoints = 2 + (rounds.count(config) if config.dpo else 0)
     total = 0
     for evaluator in config.evaluation.evaluators:
         prompts = prompts_of(evaluator)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lightgen_model.flops import parameter_count
+from pipeline import rounds
 from pipeline.config import LoopConfig, RunConfig, ShapesTeacher
 from pipeline.expected import Expected, encoded
 from pipeline.storage import BITS_PER_PIXEL, Means, bytes_per_row
@@ -49,7 +50,7 @@ def expected_bytes(config: RunConfig, rows: Expected) -> dict[str, float | None]
     if config.dpo and config.student:
         weights = parameter_count(config.student.model.drawn)
         kept = _states(config.dpo.steps, config.dpo)
-        found["dpo"] = float(weights * (WEIGHT + STATE * kept))
+        found["dpo"] = float(weights * (WEIGHT + STATE * kept)) * rounds.count(config)
     if config.evaluation:
         bits = of_student.bits_per_pixel or BITS_PER_PIXEL["png"]
         row = bits / 8 * config.evaluation.image_size**2 + ROW_OF_SCORES

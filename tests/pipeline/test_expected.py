@@ -60,3 +60,11 @@ def test_rows_of_an_unknown_source_are_refused() -> None:
 def test_features_are_of_the_smallest_picture_that_is_large_enough() -> None:
     drawn = {64: 5.0, 128: 2.0}
     assert [encoded(load_run("tiny"), drawn, size) for size in (32, 64, 96, 256)] == [5, 5, 2, 0]
+
+
+def test_every_round_of_alignment_draws_and_compares_and_is_scored() -> None:
+    one, two = (expected(load_run("tiny", {"dpo.rounds": count})) for count in (1, 2))
+    assert (two.samples, two.comparisons) == (2 * one.samples, 2 * one.comparisons)
+    assert one.scored is not None
+    assert two.scored is not None
+    assert 3 * two.scored == 4 * one.scored

@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline import alignment, evaluation, preferences, rounds
+from pipeline.already import already
 from pipeline.tables import read
 from pipeline.upstream import resolve, steps
 
@@ -90,3 +91,19 @@ def test_every_rounds_checkpoint_is_measured(second, make):
 def test_a_round_that_the_run_does_not_have_is_refused(debug_run):
     with pytest.raises(ValueError, match="round 2 of run 'debug', which has 1"):
         rounds.at(debug_run(), 2)
+
+
+def test_the_plan_tells_rounds_that_are_made_from_those_to_come(first, second):
+    config, _ = second
+    assert already(config)["dpo"].whole
+    further = of_rounds(config, 3)
+    there = already(further)
+    assert (there["preferences"].rows, there["preferences"].of) == (2, 3)
+    assert (there["dpo"].share, there["dpo"].whole) == (pytest.approx(2 / 3), False)
+    assert not there["evaluate"].rows
+
+
+def of_rounds(config, count):
+    """The same run with so many rounds."""
+    assert config.dpo
+    return config.model_copy(update={"dpo": config.dpo.model_copy(update={"rounds": count})})
