@@ -54,22 +54,28 @@ class Clip:
         self.model.eval()
         self.tokenizer = open_clip.get_tokenizer(source)
 
-    @torch.inference_mode()
     def pictures(self, images: Sequence[Image.Image]) -> Tensor:
-        parts = []
-        for first in range(0, len(images), self.batch_size):
-            part = images[first : first + self.batch_size]
-            pixels = torch.stack([self.transform(image) for image in part]).to(self.device)
-            parts.append(F.normalize(self.model.encode_image(pixels).float(), dim=-1))
-        return torch.cat(parts)
+        size = self.batch_size
+        parts = (images[first : first + size] for first in range(0, len(images), size))
+        return torch.cat([see(self.model, self.transform, p, self.device) for p in parts])
 
-    @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        parts = []
-        for first in range(0, len(texts), self.batch_size):
-            tokens = self.tokenizer(list(texts[first : first + self.batch_size])).to(self.device)
-            parts.append(F.normalize(self.model.encode_text(tokens).float(), dim=-1))
-        return torch.cat(parts)
+        size = self.batch_size
+        parts = (texts[first : first + size] for first in range(0, len(texts), size))
+        return torch.cat([understand(self.model, self.tokenizer, p, self.device) for p in parts])
+
+
+@torch.inference_mode()
+def see(model: Any, transform: Any, images: Sequence[Image.Image], device: str) -> Tensor:
+    """One batch of pictures as unit vectors, (B, D)."""
+    pixels = torch.stack([transform(image) for image in images]).to(device)
+    return F.normalize(model.encode_image(pixels).float(), dim=-1)
+
+
+@torch.inference_mode()
+def understand(model: Any, tokenizer: Any, texts: Sequence[str], device: str) -> Tensor:
+    """One batch of texts as unit vectors, (B, D)."""
+    return F.normalize(model.encode_text(tokenizer(list(texts)).to(device)).float(), dim=-1)
 
 
 def declare_operators() -> None:

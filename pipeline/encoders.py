@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import FeaturesConfig
 from pipeline.halving import BatchSize
+from pipeline.seals import sha256_of
 
 if TYPE_CHECKING:
     # Loaded inside functions: torch takes seconds, and a flow that finds everything needs none.
@@ -44,9 +45,7 @@ def _folder_sum(place: str, facts: tuple[tuple[str, int, int], ...]) -> str:
     """Summed again only when a file has changed; the name of the folder is not part of it."""
     total = hashlib.sha256()
     for name, _, _ in facts:
-        with open(name, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{Path(name).relative_to(place)}:{content}\n".encode())
+        total.update(f"{Path(name).relative_to(place)}:{sha256_of(Path(name))}\n".encode())
     return total.hexdigest()
 
 

@@ -101,12 +101,7 @@ def fit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     called = distribute(model, loop.strategy, accelerator)
-    state = TrainingState(
-        model,
-        build_optimizers(model, optimizer),
-        shared_out(average or gathered(model.state_dict()), model),
-        torch.zeros(3, dtype=torch.int64, device=accelerator.device),
-    )
+    state = _new_state(model, optimizer, average, accelerator.device)
     first = _resume(state, folder, schedule.position, accelerator.device)
     accelerator.wait_for_everyone()
     if compile_model:
@@ -145,6 +140,17 @@ def fit(
                     drop_old(folder, loop.keep_last, loop.keep_every)
     records.bar.close()
     return gathered(state.average)
+
+
+def _new_state(
+    model: nn.Module, optimizer: OptimizerConfig, average: Weights | None, device: torch.device
+) -> TrainingState:
+    return TrainingState(
+        model,
+        build_optimizers(model, optimizer),
+        shared_out(average or gathered(model.state_dict()), model),
+        torch.zeros(3, dtype=torch.int64, device=device),
+    )
 
 
 def _look(done: int, state: TrainingState, watch: Callable[[int, Weights], None] | None) -> None:

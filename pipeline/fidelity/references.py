@@ -6,7 +6,6 @@ Rerun: a set whose files, extractor, size and resize are those of a fingerprint 
        again. A file appears by rename.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pipeline.fidelity.distances import Features
 from pipeline.fidelity.extractors import Extractor
 from pipeline.fidelity.measuring import Pictures
 from pipeline.geneval.folders import open_picture
+from pipeline.seals import sha256_of
 from pipeline.tables import digest
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -56,11 +56,7 @@ class PictureSet:
 
     def fingerprint(self) -> str:
         """Of the files' names and bytes, and of the size."""
-        facts = []
-        for path in self.files:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            facts.append([path.relative_to(self.folder).as_posix(), content])
+        facts = [[path.relative_to(self.folder).as_posix(), sha256_of(path)] for path in self.files]
         return digest([facts, self.size])
 
     def images(self) -> Iterator[list[Image.Image]]:

@@ -16,7 +16,6 @@ Rerun: pictures that were scored by the same weights are not looked at again; a 
 """
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from pipeline.geneval.results import (
     write_results,
 )
 from pipeline.geneval.rules import PUBLISHED, Thresholds
+from pipeline.seals import sha256_of
 from pipeline.significance import compare
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _batch(
     keys = [
         (
             sample.path.relative_to(folder).as_posix(),
-            hashlib.sha256(sample.path.read_bytes()).hexdigest(),
+            sha256_of(sample.path),
             scorer.name,
         )
         for sample in samples

@@ -72,11 +72,15 @@ def read_requests(path: Path) -> list[Request]:
 
 def request_of(line: str, place: str) -> Request:
     """The request in one JSON text; `place` begins the sentence of what is wrong with it."""
+    return parse(json_of(line, place), place)
+
+
+def json_of(text: str, place: str) -> Any:
+    """A JSON text; a ValueError of it begins with its place."""
     try:
-        row = json.loads(line)
+        return json.loads(text)
     except ValueError as error:
         raise ValueError(f"{place}: not JSON: {error}") from error
-    return parse(row, place)
 
 
 def parse(row: Any, place: str) -> Request:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.geneval.prompts import Request, parse
+from pipeline.geneval.prompts import Request, json_of, parse
 from pipeline.geneval.readings import Reading, rows
 from pipeline.geneval.rules import PUBLISHED, Outcome, Thresholds
 from pipeline.significance import MEAN, Interval, Prompts, Right, mean_interval, share_interval
@@ -66,7 +66,7 @@ class Result:
         if not isinstance(value, dict) or not {"metadata", "detections"} <= set(value):
             raise ValueError(f"{place}: expected an object with metadata and detections")
         metadata = value["metadata"]
-        request = parse(json.loads(metadata) if isinstance(metadata, str) else metadata, place)
+        request = parse(json_of(metadata, place) if isinstance(metadata, str) else metadata, place)
         reading = Reading.from_json(value, place)
         texts = (str(value.get(key, "")) for key in ("judge", "sha256"))
         return Result.of(str(value.get("filename", place)), request, reading, *texts)
@@ -88,11 +88,7 @@ def read_unfinished(path: Path) -> list[Result]:
 
 
 def _read(line: str, place: str) -> Result:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{place}: not JSON: {error}") from error
-    return Result.from_json(value, place)
+    return Result.from_json(json_of(line, place), place)
 
 
 def line_of(result: Result) -> str:

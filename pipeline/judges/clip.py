@@ -9,20 +9,20 @@ Rerun: the same weights give the same scores, to the last bits of another batch.
 A CLIP sees few counts and positions: it is cheap, and no judge of composition.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pipeline.clip_models import declare_operators, see, understand
 from pipeline.config import ClipJudgeConfig
 from pipeline.judges import Verdict
+from pipeline.seals import sha256_of
 
 SCALE = 2.5  # CLIPScore's w
 
@@ -31,6 +31,9 @@ class ClipJudge:
     in_flight = 1
 
     def __init__(self, config: ClipJudgeConfig) -> None:
+        declare_operators()
+        import open_clip
+
         if config.model not in open_clip.list_models():
             raise ValueError(
                 f"verdicts.judge.model: open_clip has no {config.model!r}; "
@@ -38,7 +41,7 @@ class ClipJudge:
             )
         self.config, self.name = config, config.model
         files = [Path(file) for file in (config.weights, config.aesthetic) if file]
-        self.revision = "-".join(weights_digest(file) for file in files)
+        self.revision = "-".join(sha256_of(file)[:8] for file in files)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model, self.transform = open_clip.create_model_from_pretrained(
             config.model, pretrained=config.weights, device=self.device, weights_only=True
@@ -58,10 +61,8 @@ class ClipJudge:
 
     @torch.inference_mode()
     def _batch(self, images: Sequence[Image.Image], captions: Sequence[str]) -> list[Verdict]:
-        pixels = torch.stack([self.transform(image) for image in images]).to(self.device)
-        tokens = self.tokenizer(list(captions)).to(self.device)
-        seen = F.normalize(self.model.encode_image(pixels).float(), dim=-1)  # (B, D)
-        read = F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+        seen = see(self.model, self.transform, images, self.device)  # (B, D)
+        read = understand(self.model, self.tokenizer, captions, self.device)
         cosines = (seen * read).sum(-1).tolist()
         pleasing = self._pleasing(seen)
         return [verdict(cosine, score) for cosine, score in zip(cosines, pleasing, strict=True)]
@@ -92,8 +93,3 @@ def aesthetic_head(path: Path) -> list[tuple[Tensor, Tensor]]:
     return [
         (tensors[f"{name}.weight"].float(), tensors[f"{name}.bias"].float()) for name in ordered
     ]
-
-
-def weights_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
