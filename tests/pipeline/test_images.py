@@ -102,6 +102,7 @@ def test_a_teacher_is_loaded_once_for_all_shards_and_then_let_go(
     config = debug_run()
     upstream = walk(config, "captions")
     loaded: list[object] = []
+    images._teacher.cache_clear()  # whatever another test of this process left unfinished
     build = images.teachers.build
     monkeypatch.setattr(images.teachers, "build", lambda c: loaded.append(c) or build(c))
     _, made = make(images, config, upstream)
