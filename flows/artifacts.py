@@ -16,6 +16,7 @@ from prefect.artifacts import (
 )
 from prefect.logging import get_run_logger
 
+from pipeline.credentials import masked
 from pipeline.description import Description, Timing
 
 _ARTIFACT_SECONDS = 2.0  # the server handles events at ~20 ms each: no update a batch
@@ -25,7 +26,9 @@ _LOG_SECONDS = 10.0
 def publish(run: str, description: Description, timing: Timing) -> None:
     key = f"{run}-{description.stage}"
     create_markdown_artifact(
-        markdown=description.markdown(timing, run=run), key=key, description=description.title
+        markdown=masked(description.markdown(timing, run=run)),
+        key=key,
+        description=description.title,
     )
     create_table_artifact(
         table=counts(description, timing), key=f"{key}-counts", description="rows of this stage"

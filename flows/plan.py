@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 from flows.stages import run_name
 from pipeline import plan_page
 from pipeline.config import RunConfig, load_run
+from pipeline.credentials import mask_logs
 from pipeline.plan import Plan, plan_of
 
 
@@ -25,6 +26,7 @@ def plan(run: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def tell(config: RunConfig) -> Plan:
     """Show the plan of a run in the log and in the UI."""
+    mask_logs()
     made = plan_of(config)
     get_run_logger().info("%s", plan_page.plain(made))
     key = f"{config.name}-plan"

@@ -28,6 +28,7 @@ from flows.artifacts import Progress, publish
 from flows.handed import Handed, above, hand_on
 from pipeline import preflight, rounds
 from pipeline.config import RunConfig, load_run
+from pipeline.credentials import mask_logs
 from pipeline.description import (
     RECORD,
     Description,
@@ -105,6 +106,7 @@ def run_stage(
     A stage of an on-policy round sees the run as this round does.
     """
     logging.getLogger("pipeline").setLevel(logging.INFO)
+    mask_logs()
     started = time.monotonic()
     config = load_run(run, overrides)
     preflight.require(config, stage.STAGE)

@@ -22,6 +22,7 @@ from pipeline import comparison, verification
 from pipeline import lineage as lineages
 from pipeline import retention as retentions
 from pipeline.config import load_run
+from pipeline.credentials import masked
 from pipeline.origins import Lineage, trace
 
 MIB = 2**20
@@ -100,7 +101,7 @@ def show_lineage(run: str, found: Lineage) -> None:
 
 
 def _show(key: str, text: str, description: str) -> None:
-    create_markdown_artifact(text, key=key, description=description)
+    create_markdown_artifact(masked(text), key=key, description=description)
 
 
 def _picture(title: str, svg: bytes) -> str:

@@ -11,14 +11,16 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import lightgen_model.config
 from lightgen_model.config import ModelConfig
+from pipeline.credentials import is_secret, masked
 from pipeline.rates import PlanConfig
 
 RUNS = Path(__file__).parent.parent / "infra" / "runs"
@@ -27,6 +29,20 @@ _VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _without_password(endpoint: str) -> str:
+    if masked(endpoint) != endpoint:
+        raise ValueError(
+            "an address holds no user or key: the run's values are kept for everyone to see; "
+            "api_key_variable names the environment's variable that holds the key"
+        )
+    return endpoint
+
+
+Endpoints = Annotated[
+    tuple[Annotated[str, AfterValidator(_without_password)], ...], Field(min_length=1)
+]
 
 
 # --- captions ---------------------------------------------------------------------------------
@@ -180,7 +196,8 @@ class RewriterConfig(Frozen):
     """A language model behind OpenAI-format servers lengthens short captions."""
 
     model: str
-    endpoints: tuple[str, ...] = Field(min_length=1)
+    endpoints: Endpoints
+    api_key_variable: str | None = None  # of the environment; the run never holds the key
     share: float = Field(0.7, gt=0, le=1)  # of the short captions kept, by their hash
     max_words: int = Field(80, ge=10)
     requests_in_flight: int = Field(64, ge=1)
@@ -357,7 +374,8 @@ class QwenJudge(Frozen):
     kind: Literal["qwen_vl"]
     model: str
     revision: str | None = None  # of its weights, for the rows; the server chooses what it serves
-    endpoints: tuple[str, ...] = Field(min_length=1)
+    endpoints: Endpoints
+    api_key_variable: str | None = None  # of the environment; the run never holds the key
     # A JSON answer with scores and findings, or the first token's probability of yes.
     mode: Literal["scores", "yes_no"] = "scores"
     question_version: int = Field(1, ge=1)  # of the files in pipeline/judges/texts/
@@ -748,7 +766,7 @@ def load_run(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Run
         raise ValueError(f"run {str(run)!r} is not there: {path} (known runs: {known})")
     try:
         # `${NAME:-default}` is the environment's value: data lies elsewhere on each machine.
-        text = _VARIABLE.sub(lambda m: os.environ.get(m[1]) or m[2], path.read_text("utf-8"))
+        text = _VARIABLE.sub(partial(_taken_in, path), path.read_text("utf-8"))
         values = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
@@ -761,6 +779,15 @@ def load_run(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Run
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ValueError(_sentences(path, error)) from error
+
+
+def _taken_in(path: Path, found: re.Match[str]) -> str:
+    if is_secret(found[1]):
+        raise ValueError(
+            f"{path.name}: ${{{found[1]}}} is a secret by its name, and a run's values are kept "
+            "for everyone to see; name the variable itself, as in verdicts.judge.api_key_variable"
+        )
+    return os.environ.get(found[1]) or found[2]
 
 
 def _unshared(value: Any) -> Any:
@@ -798,6 +825,7 @@ def _sentences(path: Path, error: ValidationError) -> str:
         place = ".".join(str(step) for step in entry["loc"]) or "run"
         given = entry["input"]
         shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+        shown = masked(shown)
         lines.append(f"  {place}: {entry['msg']}{shown}{_allowed(entry['type'], entry['loc'])}")
     return "\n".join(lines)
 

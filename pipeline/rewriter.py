@@ -92,4 +92,4 @@ def fits(caption: str, rewritten: str, config: RewriterConfig, max_characters: i
 def missing_endpoints(config: RewriterConfig) -> list[str]:
     """One sentence for each server that does not answer or does not serve the model."""
     start = f"vllm serve {config.model}"
-    return unserved("captions.rewriter", config.endpoints, config.model, lambda _: start)
+    return unserved("captions.rewriter", config, config.model, lambda _: start)

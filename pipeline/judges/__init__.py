@@ -73,8 +73,9 @@ def identity(config: JudgeConfig) -> dict[str, object]:
         return config.model_dump(mode="json")
     from pipeline.judges.questions import digest
 
-    served = {"endpoints", "requests_in_flight", "workers", "timeout_seconds", "patience_seconds"}
-    values = config.model_dump(mode="json", exclude={*served, "max_error_rate"})
+    served = {"endpoints", "api_key_variable", "requests_in_flight", "workers"}
+    patience = {"timeout_seconds", "patience_seconds", "max_error_rate"}
+    values = config.model_dump(mode="json", exclude={*served, *patience})
     return {**values, "questions": digest(config.mode, config.question_version)}
 
 
@@ -84,7 +85,7 @@ def missing(config: JudgeConfig, place: str = "verdicts.judge") -> list[str]:
         case QwenJudge():
             from pipeline.judges.servers import missing_endpoints
 
-            return missing_endpoints(config.endpoints, config.model)
+            return missing_endpoints(config, config.model)
         case ClipJudgeConfig():
             return _missing_clip(config, place)
         case _:

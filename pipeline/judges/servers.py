@@ -9,7 +9,7 @@ Rerun: asks again; nothing is kept here.
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from typing import Protocol
 
@@ -23,8 +23,9 @@ from tenacity import (
 )
 from tenacity.nap import sleep_using_event
 
+from pipeline.credentials import masked
 from pipeline.judges.answers import NoAnswerError, clean
-from pipeline.model_servers import unserved
+from pipeline.model_servers import key_header, unserved
 
 LONGEST_WAIT = 30.0
 LONGEST_REST = 120.0  # whatever a server asks for
@@ -50,6 +51,8 @@ class Served(Protocol):
     @property
     def endpoints(self) -> tuple[str, ...]: ...
     @property
+    def api_key_variable(self) -> str | None: ...
+    @property
     def requests_in_flight(self) -> int: ...
     @property
     def timeout_seconds(self) -> float: ...
@@ -66,6 +69,7 @@ class Servers:
         self.endpoints = [endpoint.rstrip("/") for endpoint in config.endpoints]
         self.resting = dict.fromkeys(self.endpoints, 0.0)  # until when
         self.turn = itertools.count()
+        self.headers = {"content-type": "application/json", **key_header(config.api_key_variable)}
         self.client = httpx.Client(
             timeout=config.timeout_seconds,
             limits=httpx.Limits(max_connections=config.requests_in_flight),
@@ -110,13 +114,13 @@ class Servers:
     def _post(self, url: str, request: bytes) -> tuple[httpx.Response, str]:
         """The response and its body; one that never ends, in time or in length, is cut off."""
         end = time.monotonic() + self.config.timeout_seconds
-        headers, body = {"content-type": "application/json"}, bytearray()
-        with self.client.stream("POST", url, content=request, headers=headers) as response:
+        body = bytearray()
+        with self.client.stream("POST", url, content=request, headers=self.headers) as response:
             for piece in response.iter_bytes():
                 body += piece
                 if len(body) > LONGEST_BODY or time.monotonic() > end:
                     raise NoAnswerError(f"{url}: no end of the answer after {len(body):,} bytes")
-        return response, body.decode("utf-8", "replace")
+        return response, masked(body.decode("utf-8", "replace"))  # some send the key back
 
     def _next(self) -> str:
         """The next in turn that is not resting; where all are, the first to be back."""
@@ -151,7 +155,7 @@ def retry_after(header: str | None) -> float | None:
     return max(0.0, then - time.time())
 
 
-def missing_endpoints(endpoints: Sequence[str], model: str) -> list[str]:
+def missing_endpoints(config: Served, model: str) -> list[str]:
     """One sentence for each server that does not answer or does not serve the model."""
 
     def start(endpoint: str) -> str:
@@ -159,4 +163,4 @@ def missing_endpoints(endpoints: Sequence[str], model: str) -> list[str]:
         where = f"--host {host} --port {port or 80}"
         return f"vllm serve {model} {where} (or see infra/judge/compose.yaml)"
 
-    return unserved("verdicts.judge", endpoints, model, start)
+    return unserved("verdicts.judge", config, model, start)
