@@ -51,7 +51,13 @@ stop() {
   rm -f "$state/$name.pid" "$state/$name.port"
 }
 
-healthy() { curl -fsS -m 2 "$PREFECT_API_URL/health" 2>/dev/null | grep -q true; }
+# ask PATH: a page of the server's API; a password, where there is one, stays off the process list.
+ask() {
+  local auth="${PREFECT_API_AUTH_STRING:-}"
+  curl -fsS -m 2 ${auth:+--config -} "$PREFECT_API_URL/$1" 2>/dev/null <<< "${auth:+user = \"$auth\"}"
+}
+
+healthy() { ask health | grep -q true; }
 
 listening() { (exec 3<> "/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
 
@@ -91,7 +97,7 @@ start_worker() {
   stop worker
   say "Starting a worker ..."
   echo "$port" > "$state/worker.port"
-  launch worker prefect worker start --pool local --type process --name "lightgen-$$"
+  launch worker prefect worker start --pool lightgen --type process --name "lightgen-$$"
   for _ in $(seq 60); do
     prefect_pool_ready && return
     alive worker || break
@@ -103,5 +109,5 @@ start_worker() {
 }
 
 prefect_pool_ready() {
-  curl -fsS -m 2 "$PREFECT_API_URL/work_pools/local" 2>/dev/null | grep -q '"READY"'
+  ask work_pools/lightgen | grep -q '"READY"'
 }

@@ -174,7 +174,8 @@ def rewrite(args: argparse.Namespace) -> None:
     from pipeline.geneval.rewriting import rewrite as rewrite_all
 
     prompts = [request.prompt for request in read_requests(args.prompts)]
-    config = RewriterConfig(model=args.model, endpoints=tuple(args.endpoint))
+    key = args.api_key_variable
+    config = RewriterConfig(model=args.model, endpoints=tuple(args.endpoint), api_key_variable=key)
     there, longer = rewrite_all(prompts, config, args.out)
     print(f"{args.out}: {there} prompts, {longer} in longer words, {there - longer} as they are")
 
@@ -216,6 +217,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     five.add_argument("prompts", type=Path, help="evaluation_metadata.jsonl")
     five.add_argument("--model", required=True)
     five.add_argument("--endpoint", required=True, action="append", help="an OpenAI-format server")
+    five.add_argument("--api-key-variable", help="of the environment, where the server wants a key")
     five.add_argument("--out", type=Path, default=Path("rewritten.jsonl"))
     five.set_defaults(run_command=rewrite)
     return parser.parse_args(arguments)
