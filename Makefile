@@ -1,7 +1,7 @@
 # What the README promises, and nothing else. PORT=4300 for another port of the Prefect server.
 export PORT ?= 4200
 
-.PHONY: distill test lint lock down
+.PHONY: distill test lint lock audit down
 
 distill:  ## environment, server, worker, deployments, the whole tiny run
 	@bash infra/distill.sh
@@ -21,3 +21,6 @@ lint:  ## formatting, lint and types
 
 lock:  ## write both locks again from the ranges of pyproject.toml
 	@bash infra/lock.sh
+
+audit:  ## known vulnerabilities of what is locked; needs the network and uv
+	@for lock in cpu gpu; do uvx pip-audit --disable-pip --no-deps -r infra/requirements/$$lock.txt; done
