@@ -6,6 +6,7 @@ Rerun: publishes again from the saved description, so that a cached run shows it
 """
 
 import time
+from collections.abc import Sequence
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -17,7 +18,8 @@ from prefect.artifacts import (
 from prefect.logging import get_run_logger
 
 from pipeline.credentials import masked
-from pipeline.description import Description, Timing
+from pipeline.description import Description, Timing, quarantined_grid, table
+from pipeline.quarantine import Quarantined
 
 _ARTIFACT_SECONDS = 2.0  # the server handles events at ~20 ms each: no update a batch
 _LOG_SECONDS = 10.0
@@ -45,6 +47,16 @@ def counts(description: Description, timing: Timing) -> list[dict[str, str]]:
     table.append({"rows": "seconds in this run", "number": f"{timing.seconds:.1f}"})
     table.append({"rows": "made a second", "number": rate})
     return table
+
+
+def show_quarantined(key: str, given_up: Sequence[Quarantined]) -> None:
+    """What could not be made and why, also for a stage that ends without a description."""
+    rows = sum(each.rows for each in given_up)
+    text = (
+        f"# Quarantined shards\n\n**{len(given_up):,}** shards of **{rows:,}** rows could not be "
+        f"made; the next run tries them again.\n\n{table(quarantined_grid(given_up))}\n"
+    )
+    create_markdown_artifact(masked(text), key=f"{key}-quarantined", description="what could not be made")
 
 
 class Progress:

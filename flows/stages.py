@@ -15,7 +15,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -24,9 +24,10 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.artifacts import Progress, publish
+from flows.artifacts import publish, show_quarantined
 from flows.handed import Handed, above, hand_on
-from pipeline import preflight, rounds
+from flows.shards import ShardStage, make_shards
+from pipeline import preflight, quarantine, rounds
 from pipeline.config import RunConfig, load_run
 from pipeline.credentials import mask_logs
 from pipeline.description import (
@@ -37,10 +38,12 @@ from pipeline.description import (
 )
 from pipeline.leases import leased
 from pipeline.ledger import enter
-from pipeline.spending import Meter, devices_of, shard_name
+from pipeline.quarantine import Quarantined, ShardsQuarantined, sentence
+from pipeline.spending import Meter, devices_of
 from pipeline.tables import Manifest, Shard, Work
 
 Upstream: TypeAlias = Mapping[str, Manifest]
+BEAR_GAPS = ("captions", "images", "verdicts")  # what follows them does without some shards
 
 
 class Stage(Protocol):
@@ -53,15 +56,8 @@ class Stage(Protocol):
     ) -> Description: ...
 
 
-class TableStage(Stage, Protocol):
+class TableStage(Stage, ShardStage, Protocol):
     def plan(self, config: RunConfig, upstream: Upstream) -> list[Work]: ...
-    def make(
-        self,
-        config: RunConfig,
-        upstream: Upstream,
-        work: Work,
-        progress: Callable[[int], None],
-    ) -> list[Shard]: ...
     def commit(
         self, config: RunConfig, upstream: Upstream, shards: Sequence[Shard]
     ) -> Manifest: ...
@@ -118,6 +114,8 @@ def run_stage(
     call = Call(stage, config, manifests, meter)
     with leased(Path(config.root), stage.STAGE, config.name, held(call)):
         found = None if force else stage.find(config, call.upstream)
+        if found and quarantine.lacking(Path(config.root), stage.STAGE, found.content):
+            found = None  # some shards are to be tried again
         if found is None:
             preflight.check(config, [stage.STAGE])
             manifest, made = work(call)
@@ -158,40 +156,41 @@ def reuse(call: Call, found: Manifest) -> Manifest:
 
 
 def make_tables(call: Call) -> tuple[Manifest, int]:
-    """Make the missing shards of a stage, a task each, then commit once."""
+    """Make the missing shards of a stage, a task each, then commit once.
+
+    What could not be made is noted and shown; where the run does not allow it, the stage fails now,
+    after all others are made, and the next run tries just those.
+    """
     stage: TableStage = call.stage  # type: ignore[assignment]
-    plan = stage.plan(call.config, call.upstream)
-    total = sum(work.rows for work in plan)
-    progress = Progress(f"{call.config.name}-{stage.STAGE}", total, "rows", first=0)
-    shards: list[Shard] = []
-    made = done = 0
-    for work in plan:
-        told: list[int] = []
-
-        def tell(rows: int, told: list[int] = told, before: int = done) -> None:
-            told.append(rows)
-            progress(before + rows)
-
-        def body(work: Work = work, tell: Callable[[int], None] = tell) -> list[dict[str, Any]]:
-            return [asdict(s) for s in stage.make(call.config, call.upstream, work, tell)]
-
-        # Always asked, never taken from Prefect: only the store knows whether a shard is whole,
-        # and `make` returns a whole one after checking its sum.
-        values, _ = cached(f"make {work.name}", call.key(work.name), body, refresh=True)
-        new = [Shard(**value) for value in values]
-        shards += new
-        if told:
-            made += sum(shard.rows for shard in new)
-            call.meter.charge(shard_name(shard) for shard in new)
-        done += work.rows
+    config, root = call.config, Path(call.config.root)
+    plan = stage.plan(config, call.upstream)
+    outcome = make_shards(stage, config, call.upstream, plan, call.meter)
+    allow(call, outcome.given_up)
     committed: list[Manifest] = []
 
     def commit() -> dict[str, Any]:
-        committed.append(stage.commit(call.config, call.upstream, shards))
+        quarantine.begin(root, stage.STAGE, outcome.given_up)
+        committed.append(stage.commit(config, call.upstream, outcome.shards(plan)))
+        quarantine.settle(root, stage.STAGE, committed[0].content, outcome.given_up)
         return committed[0].to_json()
 
     cached("commit", call.key("commit"), commit, refresh=True)
-    return committed[0], made
+    return committed[0], outcome.made
+
+
+def allow(call: Call, given_up: Sequence[Quarantined]) -> None:
+    """ShardsQuarantined where a stage may not be committed without these."""
+    if not given_up:
+        return
+    show_quarantined(f"{call.config.name}-{call.stage.STAGE}", given_up)
+    said, most = sentence(call.stage.STAGE, given_up), call.config.engine.max_quarantined
+    if call.stage.STAGE not in BEAR_GAPS:
+        raise ShardsQuarantined(f"{said}. What follows needs all of them: run again")
+    if len(given_up) > most:
+        raise ShardsQuarantined(
+            f"{said}. All others are made and kept: run again to try just these, or go on without "
+            f"them by engine.max_quarantined (it is {most})"
+        )
 
 
 def cached(name: str, key: str, body: Callable[[], Any], refresh: bool = False) -> tuple[Any, bool]:
@@ -210,9 +209,10 @@ def cached(name: str, key: str, body: Callable[[], Any], refresh: bool = False) 
 def describe(call: Call, manifest: Manifest, round: int = 0) -> Description:
     """The saved description, or a new one from the tables."""
     folder = description_folder(Path(call.config.root), call.stage.STAGE, manifest.content)
-    if (folder / RECORD).is_file():
+    lacking = quarantine.lacking(Path(call.config.root), call.stage.STAGE, manifest.content)
+    if (folder / RECORD).is_file() and not lacking:
         return Description.load(folder)
-    described = call.stage.describe(call.config, call.upstream, manifest)
+    described = call.stage.describe(call.config, call.upstream, manifest).without(lacking)
     description = rounds.named(described, round)
     description.save(folder)
     return description

@@ -93,6 +93,17 @@ def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
     return works
 
 
+def whole(config: RunConfig, upstream: Mapping[str, Manifest], work: Work) -> list[Shard] | None:
+    """The shards of a piece of work if their files are there and right."""
+    shard = _folder(config).whole_shard(work.name)
+    return [shard] if shard else None
+
+
+def side_by_side(config: RunConfig) -> bool:
+    """Rows are cut and written; a rewriter asks for many answers at once by itself."""
+    return True
+
+
 def make(
     config: RunConfig,
     upstream: Mapping[str, Manifest],

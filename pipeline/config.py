@@ -27,6 +27,10 @@ RUNS = Path(__file__).parent.parent / "infra" / "runs"
 _VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
 
+PLUGIN_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+PluginValues = dict[str, str | int | float | bool | None]
+
+
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -125,8 +129,19 @@ class HuggingFaceCaptions(CaptionSet):
     filters: tuple[RowFilter, ...] = ()
 
 
+class PluginCaptions(CaptionSet):
+    """A source of one's own: `pipeline.plugins` says which code may be named."""
+
+    kind: Literal["plugin"]
+    path: str = Field(pattern=PLUGIN_PATH)  # package.module:Class
+    values: PluginValues = {}  # what the class is called with
+
+    def __hash__(self) -> int:  # a mapping among the values has none
+        return hash(self.model_dump_json())
+
+
 CaptionSourceConfig = Annotated[
-    ShapesCaptions | FileCaptions | WebDatasetCaptions | HuggingFaceCaptions,
+    ShapesCaptions | FileCaptions | WebDatasetCaptions | HuggingFaceCaptions | PluginCaptions,
     Field(discriminator="kind"),
 ]
 
@@ -317,8 +332,22 @@ class PicturesTeacher(Frozen):
     licence: str
 
 
+class PluginTeacher(Frozen):
+    """A teacher of one's own: `pipeline.plugins` says which code may be named."""
+
+    kind: Literal["plugin"]
+    path: str = Field(pattern=PLUGIN_PATH)  # package.module:Class
+    values: PluginValues = {}  # what the class is called with
+    version: int = Field(1, ge=1)  # raised by hand when its code draws other pictures
+    licence: str
+
+    def __hash__(self) -> int:  # a mapping among the values has none
+        return hash(self.model_dump_json())
+
+
 TeacherConfig = Annotated[
-    ShapesTeacher | DiffusersTeacher | PicturesTeacher, Field(discriminator="kind")
+    ShapesTeacher | DiffusersTeacher | PicturesTeacher | PluginTeacher,
+    Field(discriminator="kind"),
 ]
 
 
@@ -335,6 +364,7 @@ class ImagesConfig(Frozen):
     image_sizes: tuple[int, ...] = Field(min_length=1)  # each caption is drawn once a size
     max_captions: dict[int, int] = {}  # size -> draw only the first n captions at this size
     seeds_per_caption: int = Field(1, ge=1)
+    rows_per_shard: int = Field(2048, ge=1)  # pictures
     accept_licence: str | None = None  # needed for teachers whose licence restricts distillation
     seed: int = 0
 
@@ -398,7 +428,21 @@ class ClipJudgeConfig(Frozen):
     batch_size: int = Field(64, ge=1)
 
 
-JudgeConfig = Annotated[ShapesJudge | QwenJudge | ClipJudgeConfig, Field(discriminator="kind")]
+class PluginJudge(Frozen):
+    """A judge of one's own: `pipeline.plugins` says which code may be named."""
+
+    kind: Literal["plugin"]
+    path: str = Field(pattern=PLUGIN_PATH)  # package.module:Class
+    values: PluginValues = {}  # what the class is called with
+    version: int = Field(1, ge=1)  # raised by hand when its code judges otherwise
+
+    def __hash__(self) -> int:  # a mapping among the values has none
+        return hash(self.model_dump_json())
+
+
+JudgeConfig = Annotated[
+    ShapesJudge | QwenJudge | ClipJudgeConfig | PluginJudge, Field(discriminator="kind")
+]
 
 
 class VerdictsConfig(Frozen):
@@ -423,7 +467,9 @@ class VerdictsConfig(Frozen):
 
 
 class FeaturesConfig(Frozen):
-    autoencoder: str  # folder or hub repository of an AutoencoderKL or AutoencoderDC
+    # Folder or hub repository of an AutoencoderKL or AutoencoderDC; here and for the text encoder
+    # also package.module:Class of one's own (`pipeline.plugins`).
+    autoencoder: str
     autoencoder_subfolder: str = ""  # "vae" in a repository that holds a whole pipeline
     text_encoder: str  # folder or hub repository of a T5 or T5Gemma with its tokenizer
     autoencoder_revision: str | None = None
@@ -655,6 +701,19 @@ class EvaluationConfig(Frozen):
 # --- the run ----------------------------------------------------------------------------------
 
 
+class EngineConfig(Frozen):
+    """How shards are made. No value here changes a row."""
+
+    threads: int = Field(1, ge=1)  # shards made at once in a process, where a stage's parts allow
+    retries: int = Field(2, ge=0)  # further tries of a shard that failed
+    retry_seconds: float = Field(10, ge=0)  # before the second try; doubled for each one after it
+    # Shards that a stage may lack and still be committed; the next run tries them again.
+    max_quarantined: int = Field(0, ge=0)
+    failures_in_a_row: int = Field(5, ge=1)  # then the cause is no single shard: the stage ends
+    # A global concurrency limit of the Prefect server, of which a shard on the device holds a slot.
+    slots: str | None = None
+
+
 class RunConfig(Frozen):
     """All values of a run. `name` is the deployment's second half: `distill/<name>`."""
 
@@ -663,6 +722,7 @@ class RunConfig(Frozen):
     device: Literal["cpu", "cuda"] = "cpu"
     note: str = ""  # what a reader of its report must know before anything else
     plan: PlanConfig = PlanConfig()  # what it is thought to cost; changes nothing that is made
+    engine: EngineConfig = EngineConfig()  # how shards are made; changes nothing that is made
     captions: CaptionsConfig
     # A run may end early: `real` only harvests captions.
     images: ImagesConfig | None = None

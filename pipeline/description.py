@@ -11,12 +11,13 @@ import base64
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.disk import writing
 from pipeline.pictures import shrink
+from pipeline.quarantine import REASON, Quarantined
 
 MAX_MARKDOWN_BYTES = 300_000
 MAX_TABLE_ROWS = 60  # of a table inside the artifact; the rest is counted in a last row
@@ -88,6 +89,22 @@ class Description:
                 f"{sum(self.reasons.values())}"
             )
 
+    def without(self, lacking: Sequence[Quarantined]) -> "Description":
+        """The same, where so many shards could not be made: their rows are rejected, too."""
+        if not lacking:
+            return self
+        shards = f"{len(lacking)} shard{'s' if len(lacking) > 1 else ''}"
+        # A stage that has a row for each one above it has counted them itself.
+        rows = 0 if REASON in self.reasons else sum(each.rows for each in lacking)
+        return replace(
+            self,
+            rows_in=self.rows_in + rows,
+            rejected=self.rejected + rows,
+            reasons={**self.reasons, REASON: self.reasons.get(REASON, 0) + rows},
+            facts={**self.facts, "quarantined": f"{shards}; the next run tries again"},
+            tables=(quarantined_grid(lacking), *self.tables),
+        )
+
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(self.pictures):
@@ -133,6 +150,11 @@ class Description:
                 pictures = pictures[:-1]
             text = _page(self, timing, run, pictures, plots)
         return text
+
+
+def quarantined_grid(lacking: Sequence[Quarantined]) -> Grid:
+    cells = tuple((q.name[:40], f"{q.rows:,}", f"{q.tries:,}", q.reason) for q in lacking)
+    return Grid("Quarantined shards", ("shard", "rows", "tries", "reason"), cells)
 
 
 def description_folder(root: Path, stage: str, content: str) -> Path:

@@ -10,6 +10,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import plugins
 from pipeline.config import FeaturesConfig
 from pipeline.halving import BatchSize
 from pipeline.seals import sha256_of
@@ -52,6 +53,8 @@ def _folder_sum(place: str, facts: tuple[tuple[str, int, int], ...]) -> str:
 @cache
 def autoencoder(values: FeaturesConfig, device: str) -> "Autoencoder":
     """One a process."""
+    if plugins.is_plugin(values.autoencoder):
+        return plugins.load(values.autoencoder, {"device": device})
     import torch
 
     from lightgen_model.autoencoder import Autoencoder
@@ -69,6 +72,9 @@ def autoencoder(values: FeaturesConfig, device: str) -> "Autoencoder":
 @cache
 def text_encoder(values: FeaturesConfig, device: str) -> "TextEncoder":
     """One a process."""
+    if plugins.is_plugin(values.text_encoder):
+        given = {"device": device, "length": values.text_length}
+        return plugins.load(values.text_encoder, given)
     import torch
 
     from lightgen_model.text_encoder import TextEncoder

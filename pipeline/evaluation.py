@@ -117,6 +117,18 @@ def _score_works(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Wo
     return works
 
 
+def whole(config: RunConfig, upstream: Mapping[str, Manifest], work: Work) -> list[Shard] | None:
+    """The shards of a piece of work if their files are there and right."""
+    table, _, name = work.name.rpartition(":")
+    shard = _folders(config)[table or STAGE].whole_shard(name)
+    return [shard] if shard else None
+
+
+def side_by_side(config: RunConfig) -> bool:
+    """What is measured of pictures together comes after them, and one student draws."""
+    return False
+
+
 def make(
     config: RunConfig,
     upstream: Mapping[str, Manifest],

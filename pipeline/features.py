@@ -51,6 +51,23 @@ def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
     return works
 
 
+def whole(config: RunConfig, upstream: Mapping[str, Manifest], work: Work) -> list[Shard] | None:
+    """The shards of a piece of work if their files are there and right."""
+    folders = folders_of(config)
+    if work.name.startswith(f"{TEXT_NAME}:"):
+        found = [folders[TEXT_NAME].whole_shard(name) for name in work.sources[1:]]
+    else:
+        names, shards = (part.split("+") for part in work.name.split(":"))
+        found = [folders[n].whole_shard(s) for n, s in zip(names, shards, strict=True)]
+    there = [shard for shard in found if shard is not None]
+    return there if len(there) == len(found) else None
+
+
+def side_by_side(config: RunConfig) -> bool:
+    """Encoders and tokenizers serve one thread; pictures are decoded beside them already."""
+    return False
+
+
 def make(
     config: RunConfig,
     upstream: Mapping[str, Manifest],
@@ -105,7 +122,7 @@ def _text_works(
         rows = len(_wanted_captions(config, upstream, shard.name))
         if names:
             name = names[0] if len(names) == 1 else identifier(names)
-            works.append(Work(f"{TEXT_NAME}:{name}", (shard.name,), 0, rows))
+            works.append(Work(f"{TEXT_NAME}:{name}", (shard.name, *names), 0, rows))
     return works
 
 

@@ -39,7 +39,6 @@ from pipeline.tables import (
 from pipeline.teachers import Drawing, Teacher
 
 STAGE = "images"
-DRAWINGS_PER_SHARD = 2048
 DRAWINGS_PER_CALL = 64
 SHOWN = 24
 WRONG_SIZE = "drawn at another size"
@@ -99,11 +98,22 @@ def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
             captions = _kept(config, upstream, shard.name)[:left]
             left = None if left is None else left - len(captions)
             orders = orders_of(captions, images)
-            for first in range(0, len(orders), DRAWINGS_PER_SHARD):
-                chosen = orders[first : first + DRAWINGS_PER_SHARD]
+            for first in range(0, len(orders), images.rows_per_shard):
+                chosen = orders[first : first + images.rows_per_shard]
                 name = shard_name(folder, chosen, size)
                 works.append(Work(name, (shard.name, str(size)), first, len(chosen)))
     return works
+
+
+def whole(config: RunConfig, upstream: Mapping[str, Manifest], work: Work) -> list[Shard] | None:
+    """The shards of a piece of work if their files are there and right."""
+    shard = _folder(config).whole_shard(work.name)
+    return [shard] if shard else None
+
+
+def side_by_side(config: RunConfig) -> bool:
+    """Whether the teacher may draw in several threads."""
+    return teachers.side_by_side(_values(config).teacher)
 
 
 def make(
@@ -150,6 +160,8 @@ def _folder(config: RunConfig) -> TableFolder:
 
 def _inputs(config: RunConfig, upstream: Mapping[str, Manifest]) -> str:
     chosen = {"image_sizes", "max_captions", "seeds_per_caption"}
+    if _values(config).rows_per_shard != ImagesConfig.model_fields["rows_per_shard"].default:
+        chosen.add("rows_per_shard")  # versions from before it was a value keep their names
     return identifier(
         upstream["captions"].content, _values(config).model_dump(mode="json", include=chosen)
     )

@@ -17,10 +17,12 @@ from pipeline.config import (
     FeaturesConfig,
     JudgeConfig,
     PicturesTeacher,
+    PluginTeacher,
     QwenJudge,
     ShapesTeacher,
     TeacherConfig,
 )
+from pipeline.plugins import is_plugin
 from pipeline.teachers.requirements import KNOWN, STABILITY
 
 FLUX = ("FLUX.1-schnell", "FLUX.1-dev", "FLUX.1-Krea-dev")
@@ -71,6 +73,8 @@ def licence_of(place: str) -> Licence:
     """Of a model's weights, by its name."""
     if of_shapes(place):
         return Licence(f"shapes {Path(place).name.replace('_', ' ')}", "MIT")
+    if is_plugin(place):
+        return Licence(place, "its author's", "code of one's own")
     if place in WEIGHTS:
         return WEIGHTS[place]
     if place in KNOWN:
@@ -83,6 +87,8 @@ def licence_of(place: str) -> Licence:
 def teacher_licence(teacher: TeacherConfig) -> Licence:
     if isinstance(teacher, ShapesTeacher):
         return Licence("shapes", teacher.licence)
+    if isinstance(teacher, PluginTeacher):
+        return Licence(teacher.path, teacher.licence)
     if isinstance(teacher, PicturesTeacher):
         name = teacher.dataset or teacher.name
     else:

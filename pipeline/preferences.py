@@ -81,6 +81,16 @@ def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
     return works
 
 
+def whole(config: RunConfig, upstream: Mapping[str, Manifest], work: Work) -> list[Shard] | None:
+    """Which pairs a shard of samples makes is known only when these are read."""
+    return None
+
+
+def side_by_side(config: RunConfig) -> bool:
+    """One student draws."""
+    return False
+
+
 def make(
     config: RunConfig,
     upstream: Mapping[str, Manifest],

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import captions, evaluators, judges, teachers
+from pipeline import captions, evaluators, judges, plugins, teachers
 from pipeline.config import CaptionsConfig, EncoderEmbedding, FeaturesConfig, RunConfig
 from pipeline.disk import DiskRefused, free_bytes, unwritable
 from pipeline.encoder_configs import hub_cache, misfits, snapshot_of
@@ -163,6 +163,8 @@ def missing_weights(place: str, repository: str, revision: str | None) -> str:
     """Empty when `repository` is a folder here or a snapshot in the hub's cache."""
     if Path(repository).is_dir():
         return ""
+    if plugins.is_plugin(repository):
+        return plugins.missing(repository, place)
     if repository.startswith((".", "/", "infra/", "artifacts/")) or repository.count("/") != 1:
         return f"{place}: the folder {repository} is not there"
     if snapshot_of(repository, revision):

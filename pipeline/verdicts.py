@@ -24,6 +24,7 @@ from pipeline.decoding import BROKEN, decode
 from pipeline.description import Description
 from pipeline.judges import NO_ANSWER, REFUSED, UNPARSABLE, Judge, Verdict
 from pipeline.margins import passing, scores_of, thresholds_of
+from pipeline.quarantine import REASON as QUARANTINED
 from pipeline.tables import (
     Manifest,
     Shard,
@@ -39,7 +40,7 @@ from pipeline.tables import (
 STAGE, CLIP = "verdicts", "clip"
 NOT_DRAWN = "not drawn"
 # Never accepted, whatever the thresholds: nobody saw the picture, or nobody knows what was said.
-UNJUDGED = (NOT_DRAWN, BROKEN, UNPARSABLE, NO_ANSWER, REFUSED)
+UNJUDGED = (NOT_DRAWN, BROKEN, UNPARSABLE, NO_ANSWER, REFUSED, QUARANTINED)
 LOW_ALIGNMENT, LOW_QUALITY = "low alignment", "low quality"  # where the judge names no reason
 LOW_CLIP = {"clip": "low CLIP score", "aesthetic": "low aesthetic score"}
 MAX_PIECES = 16  # in memory at once
@@ -80,6 +81,17 @@ def plan(config: RunConfig, upstream: Mapping[str, Manifest]) -> list[Work]:
         for name, folder in _folders(config).items()
         for shard in upstream["images"].snapshots["images"].shards
     ]
+
+
+def whole(config: RunConfig, upstream: Mapping[str, Manifest], work: Work) -> list[Shard] | None:
+    """The shards of a piece of work if their files are there and right."""
+    shard = _folders(config)[work.sources[1]].whole_shard(work.name)
+    return [shard] if shard else None
+
+
+def side_by_side(config: RunConfig) -> bool:
+    """Whether the judges may be asked in several threads."""
+    return all(judges.side_by_side(judge) for judge in _judges(config).values())
 
 
 def make(
@@ -144,7 +156,11 @@ def _inputs(upstream: Mapping[str, Manifest]) -> str:
 
 
 def shard_name(folder: TableFolder, images: Shard) -> str:
-    return identifier(folder.fingerprint, images.name, images.sha256)
+    return _name_for(folder.fingerprint, images)
+
+
+def _name_for(maker: str, images: Shard) -> str:
+    return identifier(maker, images.name, images.sha256)
 
 
 @cache
@@ -190,6 +206,13 @@ def judge_images(judge: Judge, images: pa.Table) -> pa.RecordBatch:
             zip(images["image"].to_pylist(), images["reason"].to_pylist(), strict=True)
         )
     ]
+    (rows,) = _rows(images, verdicts, judge.name, judge.revision).to_batches() or [
+        pa.RecordBatch.from_pylist([], schema=VERDICTS.schema)
+    ]
+    return rows
+
+
+def _rows(images: pa.Table, verdicts: Sequence[Verdict], judge: str, revision: str) -> pa.Table:
     columns = {
         "image_id": images["image_id"].to_pylist(),
         "caption_id": images["caption_id"].to_pylist(),
@@ -197,11 +220,11 @@ def judge_images(judge: Judge, images: pa.Table) -> pa.RecordBatch:
         "quality": [verdict.quality for verdict in verdicts],
         "words": [verdict.words for verdict in verdicts],
         "reason": [verdict.reason for verdict in verdicts],
-        "judge": [judge.name] * len(verdicts),
-        "judge_revision": [judge.revision] * len(verdicts),
+        "judge": [judge] * len(verdicts),
+        "judge_revision": [revision] * len(verdicts),
         "answer": [verdict.answer for verdict in verdicts],
     }
-    return pa.RecordBatch.from_pydict(columns, schema=VERDICTS.schema)
+    return pa.Table.from_pydict(columns, schema=VERDICTS.schema)
 
 
 def _unseen(data: bytes | None, reason: str) -> Verdict:
@@ -254,11 +277,11 @@ def judged_images(
     scores also clip and aesthetic.
     """
     pictures = read(root, images, ["image_id", "caption_id", "width"], check=False)
-    said = read(root, verdicts)
+    said = _aligned(root, images, verdicts, ["image_id", "alignment", "quality", "words", "reason"])
     assert pictures["image_id"].equals(said["image_id"]), "verdicts are of other images"
     columns = {name: said[name] for name in ("alignment", "quality", "words")}
     passed, why = accepted(values, said), np.array(reasons(values, said), object)
-    for name, scores in _clip_scores(root, values, clip).items():
+    for name, scores in _clip_scores(root, values, images, clip).items():
         columns[name] = scores
         low = scores.to_numpy() < thresholds_of(values)[name]
         why[passed & low] = LOW_CLIP[name]
@@ -269,13 +292,30 @@ def judged_images(
     return pictures.append_column("why", pa.array(why, pa.string()))
 
 
+def _aligned(root: str, images: Snapshot, verdicts: Snapshot, columns: Sequence[str]) -> pa.Table:
+    """A row for every picture: those of a quarantined shard are judged as never accepted."""
+    if verdicts.rows == images.rows:
+        return read(root, verdicts, columns)
+    maker = verdicts.table.removeprefix(f"{VERDICTS.name}-")
+    judged, parts = {shard.name for shard in verdicts.shards}, []
+    for shard in images.shards:
+        name = _name_for(maker, shard)
+        if name in judged:
+            parts.append(read(root, verdicts, columns, [name]))
+            continue
+        ids = read(root, images, ["image_id", "caption_id"], [shard.name], check=False)
+        nobody = Verdict(0.0, 0.0, "its shard could not be judged", QUARANTINED)
+        parts.append(_rows(ids, [nobody] * len(ids), "", "").select(columns))
+    return pa.concat_tables(parts)
+
+
 def _clip_scores(
-    root: str, values: VerdictsConfig, clip: Snapshot | None
+    root: str, values: VerdictsConfig, images: Snapshot, clip: Snapshot | None
 ) -> dict[str, pa.ChunkedArray]:
     """In the order of the images: both tables are made from the same shards."""
     if clip is None or values.clip is None:
         return {}
-    said = read(root, clip, ["alignment", "quality"])
+    said = _aligned(root, images, clip, ["image_id", "alignment", "quality"])
     scores = {"clip": said["alignment"]}
     return scores | ({"aesthetic": said["quality"]} if values.clip.aesthetic else {})
 

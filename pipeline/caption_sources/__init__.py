@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, assert_never
 
+from pipeline import plugins
 from pipeline.config import (
     CaptionSourceConfig,
     FileCaptions,
     HuggingFaceCaptions,
+    PluginCaptions,
     ShapesCaptions,
     WebDatasetCaptions,
 )
@@ -73,6 +75,10 @@ def build(config: CaptionSourceConfig) -> CaptionSource:
             from pipeline.caption_sources.hugging_face import HuggingFaceSource
 
             return HuggingFaceSource(config)
+        case PluginCaptions():
+            values = {**config.values, "name": config.name, "licence": config.licence}
+            source: CaptionSource = plugins.load(config.path, values)
+            return source
         case _:
             assert_never(config)
 
@@ -96,5 +102,8 @@ def missing(config: CaptionSourceConfig) -> list[str]:
             from pipeline.caption_sources.hugging_face import missing_dataset
 
             return missing_dataset(config)
+        case PluginCaptions():
+            lacking = plugins.missing(config.path, f"captions source {config.name!r}")
+            return [lacking] if lacking else []
         case _:
             assert_never(config)

@@ -11,7 +11,14 @@ from typing import Protocol, assert_never
 
 from PIL import Image
 
-from pipeline.config import ClipJudgeConfig, JudgeConfig, QwenJudge, ShapesJudge
+from pipeline import plugins
+from pipeline.config import (
+    ClipJudgeConfig,
+    JudgeConfig,
+    PluginJudge,
+    QwenJudge,
+    ShapesJudge,
+)
 
 # Reasons of pictures that a judge did not judge: never accepted, whatever the thresholds.
 UNPARSABLE, NO_ANSWER, REFUSED = "unparsable answer", "no answer", "refused by the server"
@@ -58,6 +65,9 @@ def build(config: JudgeConfig, memo: Path | None = None) -> Judge:
             from pipeline.judges.clip import ClipJudge
 
             return ClipJudge(config)
+        case PluginJudge():
+            judge: Judge = plugins.load(config.path, config.values)
+            return judge
         case _:
             assert_never(config)
 
@@ -69,7 +79,7 @@ def identity(config: JudgeConfig) -> dict[str, object]:
     """
     if isinstance(config, ClipJudgeConfig):
         return config.model_dump(mode="json", exclude={"batch_size"})
-    if isinstance(config, ShapesJudge):
+    if isinstance(config, ShapesJudge | PluginJudge):
         return config.model_dump(mode="json")
     from pipeline.judges.questions import digest
 
@@ -77,6 +87,17 @@ def identity(config: JudgeConfig) -> dict[str, object]:
     patience = {"timeout_seconds", "patience_seconds", "max_error_rate"}
     values = config.model_dump(mode="json", exclude={*served, *patience})
     return {**values, "questions": digest(config.mode, config.question_version)}
+
+
+def side_by_side(config: JudgeConfig) -> bool:
+    """May it judge in several threads? One that is asked over HTTP keeps its servers busy alone."""
+    match config:
+        case ShapesJudge():
+            return True
+        case PluginJudge():
+            return bool(getattr(build(config), "side_by_side", False))
+        case _:
+            return False
 
 
 def missing(config: JudgeConfig, place: str = "verdicts.judge") -> list[str]:
@@ -88,6 +109,9 @@ def missing(config: JudgeConfig, place: str = "verdicts.judge") -> list[str]:
             return missing_endpoints(config, config.model)
         case ClipJudgeConfig():
             return _missing_clip(config, place)
+        case PluginJudge():
+            lacking = plugins.missing(config.path, place)
+            return [lacking] if lacking else []
         case _:
             return []
 

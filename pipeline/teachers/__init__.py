@@ -9,7 +9,14 @@ from typing import Protocol, assert_never
 
 from PIL import Image
 
-from pipeline.config import DiffusersTeacher, PicturesTeacher, ShapesTeacher, TeacherConfig
+from pipeline import plugins
+from pipeline.config import (
+    DiffusersTeacher,
+    PicturesTeacher,
+    PluginTeacher,
+    ShapesTeacher,
+    TeacherConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,9 @@ def build(config: TeacherConfig) -> Teacher:
             from pipeline.teachers.pictures import PictureFinder
 
             return PictureFinder(config)
+        case PluginTeacher():
+            teacher: Teacher = plugins.load(config.path, config.values)
+            return teacher
         case _:
             assert_never(config)
 
@@ -80,6 +90,17 @@ def identity(config: TeacherConfig) -> dict[str, object]:
             return {**values, "files": files}
         case _:
             return config.model_dump(mode="json")
+
+
+def side_by_side(config: TeacherConfig) -> bool:
+    """May it draw in several threads? A pipeline of diffusers counts its steps in itself."""
+    match config:
+        case ShapesTeacher():
+            return True
+        case PluginTeacher():
+            return bool(getattr(build(config), "side_by_side", False))
+        case _:
+            return False
 
 
 def missing(config: TeacherConfig, accept_licence: str | None = None) -> list[str]:

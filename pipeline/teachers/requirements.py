@@ -14,7 +14,8 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from pipeline.config import DiffusersTeacher, PicturesTeacher
+from pipeline import plugins
+from pipeline.config import DiffusersTeacher, PicturesTeacher, PluginTeacher
 
 FREE_LICENCES = (
     "Apache-2.0",
@@ -77,8 +78,12 @@ KNOWN: Mapping[str, Terms] = {
 
 
 def missing_for(
-    config: DiffusersTeacher | PicturesTeacher, accept_licence: str | None
+    config: DiffusersTeacher | PicturesTeacher | PluginTeacher, accept_licence: str | None
 ) -> list[str]:
+    if isinstance(config, PluginTeacher):
+        licence = _missing_licence(config.path, config.licence, accept_licence)
+        code = plugins.missing(config.path, "images.teacher")
+        return [sentence for sentence in (licence, code) if sentence]
     if isinstance(config, PicturesTeacher):
         from pipeline.teachers.pictures import missing_files
 
