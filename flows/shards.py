@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -134,6 +135,8 @@ def make_shards(
                 "rest was not tried (engine.failures_in_a_row); mend the cause and run again: what "
                 "is whole is kept"
             )
+    lost = {work.name for work in plan} - {*outcome.found, *(q.name for q in outcome.given_up)}
+    assert not lost, f"{stage.STAGE}: nobody made {sorted(lost)}"
     return outcome
 
 
@@ -209,16 +212,15 @@ def finished(
         future.add_done_callback(lambda _: ended.put(work))
 
     try:
-        for work, _ in zip(waiting, range(most), strict=False):
+        for work in islice(waiting, most):
             fly(work)
         while flying:
             work = ended.get()
             future = flying.pop(work.name)
             future.wait()
             state = future.state
-            for following in waiting:
+            for following in islice(waiting, 1):
                 fly(following)
-                break
             yield work, state
     finally:  # also when it is cancelled: threads end at their next rows
         tally.stopped.set()

@@ -40,7 +40,7 @@ from pipeline.leases import leased
 from pipeline.ledger import enter
 from pipeline.quarantine import Quarantined, ShardsQuarantined, sentence
 from pipeline.spending import Meter, devices_of
-from pipeline.tables import Manifest, Shard, Work
+from pipeline.tables import Manifest, Shard, Work, give_back_memory
 
 Upstream: TypeAlias = Mapping[str, Manifest]
 BEAR_GAPS = ("captions", "images", "verdicts")  # what follows them does without some shards
@@ -129,6 +129,7 @@ def run_stage(
         meter.charge([manifest.content])  # what belongs to no single shard
     timing = Timing(made=made, reused=rows - made, seconds=time.monotonic() - started)
     publish(config.name, description, timing)
+    give_back_memory()
     handed = hand_on(config, manifest, timing)
     return Completed(name="Cached" if found else "Completed", data=handed)
 

@@ -127,6 +127,7 @@ def commit(
     config: RunConfig, upstream: Mapping[str, Manifest], shards: Sequence[Shard]
 ) -> Manifest:
     snapshot = _folder(config).commit(shards, _inputs(config.captions))
+    _harvest.cache_clear()  # every row of every source, which nobody asks for any more
     return Manifest.of(STAGE, {STAGE: snapshot})
 
 

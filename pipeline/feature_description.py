@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.captions import count, spread
@@ -101,11 +102,14 @@ def _reconstructions(
     rows = spread(snapshot.rows, SHOWN)
     latents = values_of(config).latents
     shown = take(config.root, snapshot, rows, ["image_id", latents])
-    place = {name: row for row, name in enumerate(judged(config, upstream)["image_id"].to_pylist())}
+    wanted = shown["image_id"].combine_chunks()
+    asked = pc.index_in(judged(config, upstream)["image_id"], value_set=wanted)
+    places = np.flatnonzero(asked.is_valid().to_numpy())
+    places = places[np.argsort(asked.take(pa.array(places)).to_numpy())]  # in the order asked for
     drawn = take(
         config.root,
         upstream["images"].snapshots["images"],
-        [place[name] for name in shown["image_id"].to_pylist()],
+        places.tolist(),
         ["image", "caption"],
     ).to_pylist()
     left = [Cell(resized(row["image"], size), row["caption"]) for row in drawn]

@@ -10,19 +10,20 @@ Rerun: encodes only what is new: a shard is named by the captions or pictures th
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, VerdictsConfig
 from pipeline.description import Description
 from pipeline.encoded_pictures import View, alignment_view, latents_view, write_pictures
 from pipeline.encoded_text import write_text
 from pipeline.encoders import autoencoder, text_encoder, vision_encoder
 from pipeline.feature_tables import folders_of, model_of, source_size, values_of
-from pipeline.tables import Manifest, Shard, TableFolder, Work, batches, identifier, read
-from pipeline.verdicts import judged
+from pipeline.tables import Manifest, Shard, Snapshot, TableFolder, Work, batches, identifier, read
+from pipeline.verdicts import CLIP, judged, judged_images
 
 STAGE = "features"
 CAPTIONS_PER_SHARD = 2048
@@ -162,19 +163,51 @@ def _wanted_captions(
     snapshot = upstream["captions"].snapshots["captions"]
     table = read(config.root, snapshot, ["caption_id", "caption", "keep"], [shard])
     kept = table.filter(table["keep"])
-    wanted = _wanted_caption_ids(config, upstream)
-    pairs = zip(kept["caption_id"].to_pylist(), kept["caption"].to_pylist(), strict=True)
-    return [(caption_id, caption) for caption_id, caption in pairs if caption_id in wanted]
+    said = upstream["verdicts"].snapshots
+    assert config.verdicts is not None
+    wanted = _wanted_ids(
+        config.root,
+        config.verdicts,
+        upstream["images"].snapshots["images"],
+        said["verdicts"],
+        said.get(CLIP),
+        _sources(config),
+    )
+    ids, captions = kept["caption_id"].to_pylist(), kept["caption"].to_pylist()
+    places = np.searchsorted(wanted, np.array(ids, wanted.dtype)).tolist()
+    return [
+        (caption_id, caption)
+        for caption_id, caption, place in zip(ids, captions, places, strict=True)
+        if place < len(wanted) and wanted[place] == caption_id.encode()
+    ]
 
 
-def _wanted_caption_ids(config: RunConfig, upstream: Mapping[str, Manifest]) -> set[str]:
-    table = judged(config, upstream)
-    return set(table.filter(pa.array(used(config, table)))["caption_id"].to_pylist())
+@lru_cache(maxsize=1)
+def _wanted_ids(
+    root: str,
+    values: VerdictsConfig,
+    images: Snapshot,
+    verdicts: Snapshot,
+    clip: Snapshot | None,
+    sources: tuple[int, ...],
+) -> NDArray[np.bytes_]:
+    """Captions that have an accepted picture: sorted bytes, since millions of strings are large."""
+    table = judged_images(root, values, images, verdicts, clip)
+    column = table["caption_id"].filter(pa.array(_used(table, sources)))
+    parts = [np.array(chunk.to_pylist(), "S") for chunk in column.chunks if len(chunk)]
+    return np.unique(np.concatenate(parts)) if parts else np.empty(0, "S1")
 
 
 def used(config: RunConfig, table: pa.Table) -> NDArray[np.bool_]:
     """Accepted, and drawn at a size that a features table is made from."""
-    sources = [source_size(config, size) for size in values_of(config).image_sizes]
+    return _used(table, _sources(config))
+
+
+def _sources(config: RunConfig) -> tuple[int, ...]:
+    return tuple(source_size(config, size) for size in values_of(config).image_sizes)
+
+
+def _used(table: pa.Table, sources: Sequence[int]) -> NDArray[np.bool_]:
     accepted: NDArray[np.bool_] = table["accepted"].to_numpy()
     return accepted & np.isin(table["width"].to_numpy(), sources)
 
@@ -191,12 +224,12 @@ def _picture_works(
     """One shard a table for a shard of images, of the pictures in it that are accepted."""
     table = judged(config, upstream)
     chosen = table["accepted"].to_numpy() & (table["width"].to_numpy() == source)
-    image_ids = table["image_id"].to_pylist()
     works, first = [], 0
     for shard in upstream["images"].snapshots["images"].shards:
         rows = np.flatnonzero(chosen[first : first + shard.rows])
         if len(rows):
-            accepted = [image_ids[first + row] for row in rows]
+            own = table["image_id"].slice(first, shard.rows)
+            accepted = own.take(pa.array(rows)).to_pylist()
             shards = [
                 identifier(folder.fingerprint, shard.sha256, accepted)
                 for folder in folders.values()

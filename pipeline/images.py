@@ -12,11 +12,13 @@ import hashlib
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import teachers
@@ -171,7 +173,7 @@ def _kept(config: RunConfig, upstream: Mapping[str, Manifest], shard: str) -> li
     return list(_captions(config.root, upstream["captions"].snapshots["captions"], shard))
 
 
-@cache
+@lru_cache(maxsize=4)  # of shards: all captions together would fill the memory
 def _captions(root: str, snapshot: Snapshot, shard: str) -> tuple[tuple[str, str], ...]:
     table = read(root, snapshot, ["caption_id", "caption", "keep"], [shard])
     kept = table.filter(table["keep"])
@@ -281,13 +283,13 @@ def describe(
 ) -> Description:
     snapshot = manifest.snapshots[STAGE]
     table = read(config.root, snapshot, ["caption_id", "width", "reason", *MAKER], check=False)
-    reasons = table["reason"].to_pylist()
-    rejected = [reason for reason in reasons if reason]
-    drawn = [row for row, reason in enumerate(reasons) if not reason]
+    whole = pc.equal(table["reason"], "").to_numpy()
+    drawn = np.flatnonzero(whole)
+    rejected = table["reason"].filter(pa.array(~whole)).to_pylist()
     return Description(
         stage=STAGE,
         title="Images",
-        rows_in=len(reasons),
+        rows_in=len(table),
         kept=len(drawn),
         rejected=len(rejected),
         reasons=count(rejected),
@@ -317,14 +319,14 @@ def _by_size(table: pa.Table) -> Grid:
     for size in table["width"].unique().to_pylist():
         own = table.filter(pc.equal(table["width"], size))
         captions = len(own["caption_id"].unique())
-        missing = sum(bool(reason) for reason in own["reason"].to_pylist())
+        missing = pc.sum(pc.not_equal(own["reason"], "")).as_py() or 0
         numbers = (captions, len(own) - missing, missing)
         cells.append((f"{size} px", *(f"{n:,}" for n in numbers)))
     return Grid("By size", ("size", "captions", "drawn", "not drawn"), tuple(cells))
 
 
-def _sheet(config: RunConfig, snapshot: Snapshot, drawn: Sequence[int]) -> Picture:
-    rows = [drawn[index] for index in spread(len(drawn), SHOWN)]
+def _sheet(config: RunConfig, snapshot: Snapshot, drawn: NDArray[np.int64]) -> Picture:
+    rows = [int(drawn[index]) for index in spread(len(drawn), SHOWN)]
     shown = take(config.root, snapshot, rows, ["image", "caption"]).to_pylist()
     cells = [Cell(row["image"], row["caption"]) for row in shown]
     return Picture("What the teacher drew", contact_sheet(cells, 6))

@@ -52,8 +52,8 @@ from pipeline.snapshots import Manifest, Shard, Snapshot, Table, Work
 # Stages find the values of their contracts here, too.
 __all__ = [
     "CHUNK_ROWS", "NO_COMPRESSION", "Manifest", "Shard", "Snapshot", "Table", "TableDamaged",
-    "TableFolder", "Work", "batches", "committed", "data_file", "digest", "identifier",
-    "missing_files", "read", "take",
+    "TableFolder", "Work", "batches", "committed", "data_file", "digest", "give_back_memory",
+    "identifier", "missing_files", "read", "take",
 ]  # fmt: skip
 FORMAT = "2.2"
 STALE_SECONDS = 24 * 3600
@@ -240,6 +240,11 @@ class TableFolder:
 
     def _record(self, inputs: str) -> Path:
         return snapshot_file(self.root, self.name, inputs)
+
+
+def give_back_memory() -> None:
+    """What columns took that were read for a moment goes back to the machine, not to a pool."""
+    pa.default_memory_pool().release_unused()
 
 
 def committed(root: Path, names: str = "*") -> list[Snapshot]:
