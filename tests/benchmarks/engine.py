@@ -17,6 +17,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -70,6 +71,7 @@ class Clock:
     """Seconds spent inside functions, by name, from any thread; calls that made something."""
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
         self.seconds: dict[str, float] = {}
         self.calls: dict[str, int] = {}
 
@@ -82,8 +84,9 @@ class Clock:
                 return inner(*args, **given)
             finally:
                 spent = time.perf_counter() - started
-                self.seconds[label] = self.seconds.get(label, 0.0) + spent
-                self.calls[label] = self.calls.get(label, 0) + 1
+                with self.lock:
+                    self.seconds[label] = self.seconds.get(label, 0.0) + spent
+                    self.calls[label] = self.calls.get(label, 0) + 1
 
         setattr(module, name, timed)
 
@@ -100,12 +103,11 @@ def child(run: str, plain: bool) -> None:
     if plain:
         loop(run, modules)
     else:
-        import flows.shards
-        import flows.stages
+        import prefect.task_engine
+
         from flows.distillation import distill
 
-        clock.watch(flows.stages, "make_shards", "make_shards")
-        clock.watch(flows.shards, "whole_ones", "whole_ones")
+        clock.watch(prefect.task_engine, "run_task_sync", "tasks")
         handed: Any = distill(run=run)
         stages = {stage: each["timing"] for stage, each in handed.items()}
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -220,11 +222,11 @@ def measured(
 
 
 def share(result: Mapping[str, Any]) -> tuple[int, float]:
-    """Shards made, and seconds a hundred of them that were spent outside the stages."""
+    """Shards made, and seconds a hundred of them that Prefect's tasks took beside their bodies."""
     inside, calls = result["inside"], result["calls"]
     shards = sum(calls.get(f"{stage}.make", 0) for stage in STAGES)
-    work = sum(inside.get(f"{stage}.make", 0.0) for stage in STAGES)
-    rest = inside.get("make_shards", 0.0) - work - inside.get("whole_ones", 0.0)
+    bodies = [f"{stage}.{name}" for stage in STAGES for name in ("make", "commit")]
+    rest = inside.get("tasks", 0.0) - sum(inside.get(body, 0.0) for body in bodies)
     return shards, 100 * rest / shards if shards else 0.0
 
 
