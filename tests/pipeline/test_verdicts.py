@@ -48,6 +48,20 @@ def test_every_picture_has_a_verdict_in_order_and_wrong_ones_a_reason(debug_run,
     assert [bool(text) for text in why] == [not fine for fine in passed]
 
 
+def test_pictures_of_a_quarantined_shard_stay_and_are_never_accepted(debug_run, walk):
+    config = debug_run({"verdicts.min_alignment": 0, "verdicts.min_quality": 0})
+    upstream = walk(config, "verdicts")
+    whole, shards = verdicts.judged(config, upstream), upstream["verdicts"].snapshots["verdicts"]
+    assert len(shards.shards) > 1
+    without = verdicts.commit(config, upstream, shards.shards[1:])
+    lacking = verdicts.judged(config, {**upstream, "verdicts": without})
+    gone = shards.shards[0].rows
+    assert lacking["image_id"].equals(whole["image_id"])
+    assert set(lacking["why"][:gone].to_pylist()) == {"in a quarantined shard"}
+    assert not any(lacking["accepted"][:gone].to_pylist())
+    assert lacking.slice(gone).equals(whole.slice(gone))
+
+
 def test_a_changed_threshold_judges_nothing_again_and_is_seen_downstream(debug_run, walk):
     config, strict = debug_run(), debug_run({"verdicts.min_quality": 1.0})
     upstream = walk(config, "verdicts")
