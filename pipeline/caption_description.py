@@ -20,23 +20,25 @@ from pipeline.description import Description, Grid, Plot
 from pipeline.diversity import Numbers
 from pipeline.embeddings import embed
 from pipeline.screening import DUPLICATE, NEAR_DUPLICATE, NOT_SELECTED
-from pipeline.tables import Snapshot, read
+from pipeline.tables import Snapshot, read, take
 from pipeline.wording import essence
 
 SHOWN = 12  # captions, and rejected rows, that the description quotes
 MOST_CONCEPTS = 12  # of a kind, in the plot
+# What is counted of every row; the other columns are read of the few that are shown.
+COUNTED = ("caption", "original", "source", "licence", "kind", "keep", "reason")
 MOST_WORDS = 120  # of the longest bar in the plot of lengths
 
 
 def describe_captions(config: RunConfig, snapshot: Snapshot) -> Description:
-    table = read(config.root, snapshot)
+    table = read(config.root, snapshot, COUNTED)
     kept = table["keep"].to_numpy()
     words = _words(table["caption"])
     tables = [
         _by_source(table, words),
         _by_kind(table["kind"].to_numpy()[kept], words[kept]),
         _quoted(table, np.flatnonzero(kept)),
-        _refused(table),
+        _refused(config, snapshot, table),
     ]
     drawn: tuple[Plot, ...] = ()
     if config.captions.diversity:
@@ -133,16 +135,17 @@ def _quoted(table: pa.Table, kept: Numbers) -> Grid:
     return Grid("Some captions", ("source", "kind", "caption"), cells)
 
 
-def _refused(table: pa.Table) -> Grid:
+def _refused(config: RunConfig, snapshot: Snapshot, table: pa.Table) -> Grid:
     """A few of each reason."""
     reasons = sorted(set(table["reason"].unique().to_pylist()) - {""})
     most = max(2, SHOWN // max(1, len(reasons)))
     shown = []
     for reason in reasons:
         own = np.flatnonzero(pc.equal(table["reason"], reason).to_numpy())
-        shown += table.take(own[spread(len(own), most)]).to_pylist()
+        shown += own[spread(len(own), most)].tolist()
+    rows = take(config.root, snapshot, shown, ["place", "reason", "match", "caption"]).to_pylist()
     cells = tuple(
-        (row["place"], row["reason"], row["match"], _shortened(row["caption"])) for row in shown
+        (row["place"], row["reason"], row["match"], _shortened(row["caption"])) for row in rows
     )
     return Grid("Some rejected rows", ("place", "reason", "matches", "caption"), cells)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.captions import count, spread
+from pipeline.captions import spread
 from pipeline.config import RunConfig
 from pipeline.description import Description, Grid, Picture
 from pipeline.encoded_pictures import resized
@@ -31,19 +31,16 @@ def describe_features(
 ) -> Description:
     values, table = values_of(config), judged(config, upstream)
     chosen = used(config, table)
-    rejected = [
-        why or UNUSED
-        for why, fine in zip(table["why"].to_pylist(), chosen, strict=True)
-        if not fine
-    ]
+    counted = pc.value_counts(table["why"].filter(pa.array(~chosen))).to_pylist()
+    reasons = {each["values"] or UNUSED: each["counts"] for each in counted}
     snapshots = manifest.snapshots
     return Description(
         stage=STAGE,
         title="Features",
         rows_in=len(table),
         kept=int(chosen.sum()),
-        rejected=len(rejected),
-        reasons=count(rejected),
+        rejected=int((~chosen).sum()),
+        reasons=dict(sorted(reasons.items())),
         facts={
             **{name: snapshot.label for name, snapshot in snapshots.items()},
             "content": manifest.content,

@@ -282,7 +282,7 @@ def describe(
     config: RunConfig, upstream: Mapping[str, Manifest], manifest: Manifest
 ) -> Description:
     snapshot = manifest.snapshots[STAGE]
-    table = read(config.root, snapshot, ["caption_id", "width", "reason", *MAKER], check=False)
+    table = read(config.root, snapshot, ["caption_id", "width", "reason"], check=False)
     whole = pc.equal(table["reason"], "").to_numpy()
     drawn = np.flatnonzero(whole)
     rejected = table["reason"].filter(pa.array(~whole)).to_pylist()
@@ -293,20 +293,23 @@ def describe(
         kept=len(drawn),
         rejected=len(rejected),
         reasons=count(rejected),
-        facts=_facts(upstream, snapshot, table),
+        facts=_facts(config, upstream, snapshot),
         tables=(_by_size(table),),
         pictures=(_sheet(config, snapshot, drawn),),
     )
 
 
-def _facts(upstream: Mapping[str, Manifest], snapshot: Snapshot, table: pa.Table) -> dict[str, str]:
+def _facts(
+    config: RunConfig, upstream: Mapping[str, Manifest], snapshot: Snapshot
+) -> dict[str, str]:
     facts = {
         "table": snapshot.label,
         "content": snapshot.content,
         "captions": upstream["captions"].snapshots["captions"].label,
     }
     for name in MAKER:
-        given = [value for value in table[name].unique().to_pylist() if value != ""]
+        column = read(config.root, snapshot, [name], check=False)[name]  # one at a time is small
+        given = [value for value in column.unique().to_pylist() if value != ""]
         if given:
             facts[name.replace("_", " ")] = ", ".join(
                 f"{value:g}" if isinstance(value, float) else str(value) for value in given

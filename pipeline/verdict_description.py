@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.captions import count, spread
+from pipeline.captions import spread
 from pipeline.config import RunConfig
 from pipeline.description import Description, Grid, Picture
 from pipeline.margins import by_threshold, histograms, nearest, scores_of, thresholds_of
 from pipeline.pictures import Cell, side_by_side
 from pipeline.tables import Manifest, Snapshot, read, take
-from pipeline.verdicts import CLIP, STAGE, UNJUDGED, judged
+from pipeline.verdicts import CLIP, STAGE, judged, seen, words_of
 
 SHOWN = 12  # kept, and rejected; at the margin, just kept and just rejected
 
@@ -25,16 +26,19 @@ def describe_verdicts(
 ) -> Description:
     assert config.verdicts is not None
     values, snapshot = config.verdicts, manifest.snapshots[STAGE]
-    table = judged(config, {**upstream, STAGE: manifest})
-    why = [reason for reason in table["why"].to_pylist() if reason]
-    seen = ~np.isin(table["why"].to_numpy(), UNJUDGED)
+    upstream = {**upstream, STAGE: manifest}
+    table = judged(config, upstream)
+    judged_ones = seen(table["why"])
+    counted = pc.value_counts(table["why"]).to_pylist()
+    reasons = {each["values"]: each["counts"] for each in counted if each["values"]}
+    rejected = sum(reasons.values())
     return Description(
         stage=STAGE,
         title="Verdicts",
         rows_in=len(table),
-        kept=len(table) - len(why),
-        rejected=len(why),
-        reasons=count(why),
+        kept=len(table) - rejected,
+        rejected=rejected,
+        reasons=dict(sorted(reasons.items())),
         facts={
             "table": snapshot.label,
             "content": snapshot.content,
@@ -45,12 +49,12 @@ def describe_verdicts(
                 f"{name} {thresholds_of(values)[name]:g}" for name in scores_of(table)
             ),
         },
-        tables=(_by_size(table), by_threshold(values, table, seen)),
+        tables=(_by_size(table), by_threshold(values, table, judged_ones)),
         pictures=(
             _sheet(config, upstream, table),
-            _margin(config, upstream, table, nearest(values, table, seen, SHOWN)),
+            _margin(config, upstream, table, nearest(values, table, judged_ones, SHOWN)),
         ),
-        plots=histograms(values, table, seen),
+        plots=histograms(values, table, judged_ones),
     )
 
 
@@ -106,14 +110,15 @@ def _cells(
     images = upstream["images"].snapshots["images"]
     shown = take(config.root, images, rows, ["image", "caption"]).to_pylist()
     said = table.take(pa.array(rows, pa.int64())).to_pylist()
+    words = words_of(config, upstream, rows)
     return [
         Cell(
             picture["image"],
             picture["caption"],
-            _scores(row) if scores else _note(row["why"], row["words"]),
+            _scores(row) if scores else _note(row["why"], text),
             row["accepted"],
         )
-        for picture, row in zip(shown, said, strict=True)
+        for picture, row, text in zip(shown, said, words, strict=True)
     ]
 
 

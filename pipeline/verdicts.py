@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,6 +36,7 @@ from pipeline.tables import (
     batches,
     identifier,
     read,
+    take,
 )
 
 STAGE, CLIP = "verdicts", "clip"
@@ -243,18 +245,26 @@ def decoded(data: bytes | None) -> Image.Image | None:
 
 def accepted(config: VerdictsConfig, verdicts: pa.Table) -> NDArray[np.bool_]:
     """Which rows pass. Thresholds are rounded as the scores are, so that 0.7 passes 0.7."""
-    seen = ~np.isin(verdicts["reason"].to_numpy(), UNJUDGED)
-    return passing(scores_of(verdicts), thresholds_of(config), seen)
+    return passing(scores_of(verdicts), thresholds_of(config), seen(verdicts["reason"]))
+
+
+def seen(reasons: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Which pictures somebody judged."""
+    unseen: NDArray[np.bool_] = pc.is_in(reasons, value_set=pa.array(UNJUDGED)).to_numpy()
+    return ~unseen
 
 
 def reasons(config: VerdictsConfig, verdicts: pa.Table) -> list[str]:
     """Why each row is rejected; "" where it is accepted."""
-    passed = accepted(config, verdicts)
+    return list(_why(config, verdicts, accepted(config, verdicts)).to_pylist())
+
+
+def _why(config: VerdictsConfig, verdicts: pa.Table, passed: NDArray[np.bool_]) -> pa.ChunkedArray:
+    """Reasons as a column: of millions of rows no list is made."""
     low = verdicts["alignment"].to_numpy() < np.float32(config.min_alignment)
-    return [
-        "" if fine else reason or (LOW_ALIGNMENT if misses else LOW_QUALITY)
-        for fine, reason, misses in zip(passed, verdicts["reason"].to_pylist(), low, strict=True)
-    ]
+    own = pc.if_else(pa.array(low), LOW_ALIGNMENT, LOW_QUALITY)
+    named = pc.if_else(pc.equal(verdicts["reason"], ""), own, verdicts["reason"])
+    return pc.if_else(pa.array(passed), "", named)
 
 
 def judged(config: RunConfig, upstream: Mapping[str, Manifest]) -> pa.Table:
@@ -273,23 +283,34 @@ def judged_images(
 ) -> pa.Table:
     """Every picture with its verdict, as the thresholds read it, in the order of the images.
 
-    Columns: image_id, caption_id, width, alignment, quality, words, accepted, why; with a CLIP's
-    scores also clip and aesthetic.
+    Columns: image_id, caption_id, width, alignment, quality, accepted, why; with a CLIP's scores
+    also clip and aesthetic. The judge's words, which are long, are read by `words_of`.
     """
     pictures = read(root, images, ["image_id", "caption_id", "width"], check=False)
-    said = _aligned(root, images, verdicts, ["image_id", "alignment", "quality", "words", "reason"])
+    said = _aligned(root, images, verdicts, ["image_id", "alignment", "quality", "reason"])
     assert pictures["image_id"].equals(said["image_id"]), "verdicts are of other images"
-    columns = {name: said[name] for name in ("alignment", "quality", "words")}
-    passed, why = accepted(values, said), np.array(reasons(values, said), object)
+    columns = {name: said[name] for name in ("alignment", "quality")}
+    passed = accepted(values, said)
+    why = _why(values, said, passed)
     for name, scores in _clip_scores(root, values, images, clip).items():
         columns[name] = scores
         low = scores.to_numpy() < thresholds_of(values)[name]
-        why[passed & low] = LOW_CLIP[name]
+        why = pc.if_else(pa.array(passed & low), LOW_CLIP[name], why)
         passed &= ~low
     for name, column in columns.items():
         pictures = pictures.append_column(name, column)
     pictures = pictures.append_column("accepted", pa.array(passed))
-    return pictures.append_column("why", pa.array(why, pa.string()))
+    return pictures.append_column("why", why)
+
+
+def words_of(config: RunConfig, upstream: Mapping[str, Manifest], rows: Sequence[int]) -> list[str]:
+    """What the judge said of a few pictures, by their rows among the images."""
+    images = upstream["images"].snapshots["images"]
+    said = upstream[STAGE].snapshots[STAGE]
+    if said.rows == images.rows:
+        return list(take(config.root, said, rows, ["words"])["words"].to_pylist())
+    words = _aligned(config.root, images, said, ["words"])["words"]
+    return list(words.take(pa.array(rows, pa.int64())).to_pylist())
 
 
 def _aligned(root: str, images: Snapshot, verdicts: Snapshot, columns: Sequence[str]) -> pa.Table:
