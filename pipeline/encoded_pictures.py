@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lightgen_model.autoencoder import Autoencoder
     from lightgen_model.vision_encoder import VisionEncoder
 
+AT_ONCE = 8  # pictures a decoder takes: small ones would cost less than to be handed out
 DEPTH = 3  # batches ready, and batches not yet written
 
 
@@ -180,12 +181,19 @@ class Fitting:
         import torch
 
         columns = [rows[name].to_pylist() for name in ("image", "image_id", "width")]
-        fitted = list(self.decoders.map(self._fitted, *columns))
+        pictures = list(zip(*columns, strict=True))
+        parts = [pictures[n : n + AT_ONCE] for n in range(0, len(pictures), AT_ONCE)]
+        fitted = [one for part in self.decoders.map(self._part, parts) for one in part]
         images = {}
         for size in self.image_sizes:
             stacked = torch.from_numpy(np.stack([each[size] for each in fitted]))
             images[size] = stacked.pin_memory() if self.pinned else stacked
         return Ready(rows.drop_columns(["image"]), images)
+
+    def _part(
+        self, pictures: Sequence[tuple[bytes | None, str, int]]
+    ) -> list[dict[int, NDArray[np.uint8]]]:
+        return [self._fitted(*picture) for picture in pictures]
 
     def _fitted(
         self, data: bytes | None, image_id: str, width: int

@@ -100,6 +100,7 @@ def child(run: str, plain: bool) -> None:
         for name in ("find", "plan", "whole", "make", "commit", "describe"):
             clock.watch(module, name, f"{stage}.{name}")
     stages: dict[str, Any] = {}
+    started = time.perf_counter()
     if plain:
         loop(run, modules)
     else:
@@ -108,10 +109,13 @@ def child(run: str, plain: bool) -> None:
         from flows.distillation import distill
 
         clock.watch(prefect.task_engine, "run_task_sync", "tasks")
+        started = time.perf_counter()
         handed: Any = distill(run=run)
         stages = {stage: each["timing"] for stage, each in handed.items()}
     usage = resource.getrusage(resource.RUSAGE_SELF)
     said = {
+        "flow": round(time.perf_counter() - started, 1),
+        "load": os.getloadavg()[0],
         "stages": stages,
         "inside": {name: round(seconds, 2) for name, seconds in clock.seconds.items()},
         "calls": clock.calls,
@@ -241,6 +245,7 @@ def row_of(result: Mapping[str, Any]) -> str:
         f"{result['rows']:,}",
         result["what"],
         f"{result['seconds']:,.1f}",
+        f"{result['flow']:,.1f}",
         f"{result['cpu']:,.1f}",
         f"{result['peak_gib']:.2f}",
         f"{made:,}" if result["stages"] else "-",
@@ -253,8 +258,8 @@ def row_of(result: Mapping[str, Any]) -> str:
 
 
 HEADER = (
-    "| captions | run | seconds | its CPU s | peak GiB | rows made | shards made | Prefect, s per "
-    "100 shards | server CPU, s per 100 shards | GB on disk |\n" + "|---:|---|" + "---:|" * 8
+    "| captions | run | process, s | flow, s | CPU s | peak GiB | rows made | shards made | Prefect, s per "
+    "100 shards | server CPU, s per 100 shards | GB on disk |\n" + "|---:|---|" + "---:|" * 9
 )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,36 @@ def test_slots_hold_back_threads(tmp_path: Path) -> None:
     outcome = run(stage, 4, threads=3, slots="one-gpu")
     assert stage.most == 1
     assert outcome.made == 40
+
+
+def test_a_shard_in_another_thread_ends_at_its_next_rows_when_the_flow_ends(tmp_path: Path) -> None:
+    stage = Endless(tmp_path, {"s1": [ValueError("no such size")]})
+    with pytest.raises(ValueError, match="no such size"):
+        run(stage, 2, threads=2)
+    assert stage.ended.wait(10)
+    assert sums(tmp_path) == {}
+
+
+class Endless(Numbers):
+    """Its first shard tells of rows for ever."""
+
+    def __init__(self, root: Path, fails: Mapping[str, list[Exception]]) -> None:
+        super().__init__(root, fails)
+        self.ended = threading.Event()
+
+    def make(
+        self,
+        config: RunConfig,
+        upstream: Mapping[str, Manifest],
+        work: Work,
+        progress: Callable[[int], None],
+    ) -> list[Shard]:
+        if work.name != "s0":
+            return super().make(config, upstream, work, progress)
+        try:
+            for _ in range(10_000):
+                progress(1)
+                time.sleep(0.01)
+        finally:
+            self.ended.set()
+        return []
