@@ -257,10 +257,11 @@ def row_of(result: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-HEADER = (
-    "| captions | run | process, s | flow, s | CPU s | peak GiB | rows made | shards made | Prefect, s per "
-    "100 shards | server CPU, s per 100 shards | GB on disk |\n" + "|---:|---|" + "---:|" * 9
-)
+COLUMNS = (
+    "captions", "run", "process, s", "flow, s", "CPU s", "peak GiB", "rows made", "shards made",
+    "Prefect, s per 100 shards", "server CPU, s per 100 shards", "GB on disk",
+)  # fmt: skip
+HEADER = f"| {' | '.join(COLUMNS)} |\n|---:|---|" + "---:|" * (len(COLUMNS) - 2)
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
