@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pipeline.credentials import masked
 from pipeline.disk import writing
 from pipeline.seals import read_sealed, write_sealed
 
@@ -33,8 +34,8 @@ class ShardsQuarantined(RuntimeError):  # noqa: N818
 
 
 def reason_of(error: BaseException) -> str:
-    """The error in one line that a person can read."""
-    words = " ".join(f"{type(error).__name__}: {error}".split())
+    """The error in one line that a person can read, and without secrets: it is kept."""
+    words = masked(" ".join(f"{type(error).__name__}: {error}".split()))
     return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 3] + "..."
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from pipeline import quarantine
 from pipeline.description import Description
 from pipeline.quarantine import REASON, Quarantined
@@ -44,6 +46,15 @@ def test_a_description_counts_the_rows_of_quarantined_shards_as_rejected() -> No
 def test_rows_that_a_stage_counted_itself_are_not_counted_twice() -> None:
     counted = Description("verdicts", "Verdicts", 40, 28, 12, reasons={REASON: 10, "low": 2})
     assert counted.without(LOST).rows_in == 40
+
+
+def test_a_reason_is_one_line_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_API_KEY", "sk-very-secret-value")
+    error = RuntimeError("refused:\n  Bearer sk-very-secret-value " + 400 * "x")
+    said = quarantine.reason_of(error)
+    assert said.startswith("RuntimeError: refused: Bearer ")
+    assert "sk-very-secret-value" not in said
+    assert len(said) <= quarantine.MAX_WORDS
 
 
 def test_a_sentence_names_the_first_shards_and_counts_the_others() -> None:
