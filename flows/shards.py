@@ -11,7 +11,7 @@ not tried again: they would meet every shard. Between the flow and its tasks sta
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -19,7 +19,7 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from prefect import State, task
+from prefect import State, Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
@@ -37,6 +37,7 @@ from pipeline.tables import Manifest, Shard, TableDamaged, Work
 CHECKERS = 4  # threads that sum files
 logger = logging.getLogger("pipeline.shards")
 Values = list[dict[str, Any]]
+Ended = tuple[Work, State[Values]]
 
 
 class ShardStage(Protocol):
@@ -177,7 +178,7 @@ def finished(
     upstream: Mapping[str, Manifest],
     todo: Sequence[Work],
     tally: Tally,
-) -> Iterator[tuple[Work, State[Values]]]:
+) -> Iterator[Ended]:
     """Each shard's task when it has ended. This is the one place where shards become tasks."""
     works = {work.name: work for work in todo}
     slot = slot_of(stage, config)
@@ -199,31 +200,40 @@ def finished(
         retry_condition_fn=lambda _task, _run, state: passing(state.result(raise_on_failure=False)),
     )(make)
     most = values.threads if stage.side_by_side(config) else 1
-    if most == 1:  # called, not submitted: only the main thread hears a cancellation
-        for work in todo:
-            yield work, one(work.name, return_state=True)
-        return
+    try:
+        yield from in_turn(one, todo) if most == 1 else in_threads(one, todo, most)
+    finally:  # also when it is cancelled: threads end at their next rows
+        tally.stopped.set()
+
+
+def in_turn(one: Task[[str], Values], todo: Sequence[Work]) -> Iterator[Ended]:
+    """Called, not submitted: only the main thread hears a cancellation."""
+    for work in todo:
+        yield work, one(work.name, return_state=True)
+
+
+def in_threads(one: Task[[str], Values], todo: Sequence[Work], most: int) -> Iterator[Ended]:
+    """At most so many at once; another is submitted when one has ended, and never before."""
     ended: SimpleQueue[Work] = SimpleQueue()
     flying: dict[str, PrefectFuture[Values]] = {}
     waiting = iter(todo)
 
-    def fly(work: Work) -> None:
-        flying[work.name] = future = one.submit(work.name)
-        future.add_done_callback(lambda _: ended.put(work))
+    def fly(works: Iterable[Work]) -> None:
+        for work in works:
 
-    try:
-        for work in islice(waiting, most):
-            fly(work)
-        while flying:
-            work = ended.get()
-            future = flying.pop(work.name)
-            future.wait()
-            state = future.state
-            for following in islice(waiting, 1):
-                fly(following)
-            yield work, state
-    finally:  # also when it is cancelled: threads end at their next rows
-        tally.stopped.set()
+            def land(_: object, work: Work = work) -> None:
+                ended.put(work)
+
+            flying[work.name] = one.submit(work.name)
+            flying[work.name].add_done_callback(land)
+
+    fly(islice(waiting, most))
+    while flying:
+        work = ended.get()
+        future = flying.pop(work.name)
+        future.wait()
+        fly(islice(waiting, 1))
+        yield work, future.state
 
 
 def slot_of(stage: ShardStage, config: RunConfig) -> Callable[[], Any]:
