@@ -37,6 +37,7 @@ from pipeline.description import (
 )
 from pipeline.leases import leased
 from pipeline.ledger import enter
+from pipeline.roots import root_of
 from pipeline.spending import Meter, devices_of, shard_name
 from pipeline.tables import Manifest, Shard, Work
 
@@ -114,9 +115,9 @@ def run_stage(
     manifests = above(config, rounds.name_of(stage.STAGE, round), upstream)
     if round:
         config, manifests = rounds.at(config, round), rounds.seen_by(manifests, round)
-    meter = Meter(Path(config.root), stage.STAGE, devices_of(config, stage.STAGE))
+    meter = Meter(root_of(config.root), stage.STAGE, devices_of(config, stage.STAGE))
     call = Call(stage, config, manifests, meter)
-    with leased(Path(config.root), stage.STAGE, config.name, held(call)):
+    with leased(root_of(config.root), stage.STAGE, config.name, held(call)):
         found = None if force else stage.find(config, call.upstream)
         if found is None:
             preflight.check(config, [stage.STAGE])
@@ -209,7 +210,7 @@ def cached(name: str, key: str, body: Callable[[], Any], refresh: bool = False) 
 
 def describe(call: Call, manifest: Manifest, round: int = 0) -> Description:
     """The saved description, or a new one from the tables."""
-    folder = description_folder(Path(call.config.root), call.stage.STAGE, manifest.content)
+    folder = description_folder(root_of(call.config.root), call.stage.STAGE, manifest.content)
     if (folder / RECORD).is_file():
         return Description.load(folder)
     described = call.stage.describe(call.config, call.upstream, manifest)

@@ -1,17 +1,20 @@
 """A run small enough for a test, and a walk through its table stages."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
 
 from pipeline import alignment, captions, features, images, ledger, student, verdicts
+from pipeline.buckets import BucketPath
 from pipeline.config import RunConfig, load_run
 from pipeline.description import RECORD, description_folder
+from pipeline.roots import root_of
 from pipeline.tables import Manifest
 from pipeline.upstream import STAGES
 
@@ -158,7 +161,8 @@ def walk(walked: Callable[..., Path]) -> Callable[..., dict[str, Manifest]]:
     """Makes captions, images, verdicts and features, up to and with the stage named."""
 
     def through(config: RunConfig, last: str = "features") -> dict[str, Manifest]:
-        if not Path(config.root).exists():  # where tables are already, growth is what is tested
+        bare = not isinstance(root_of(config.root), BucketPath) and not Path(config.root).exists()
+        if bare:  # where tables are already, growth is what is tested
             shutil.copytree(walked(config, last), config.root)
         return _through(config, last)
 
@@ -178,7 +182,7 @@ def run_whole(config: RunConfig, last: str = "evaluate") -> tuple[dict[str, Mani
             found, made[stage.STAGE] = pretend(config, manifests, stage), ["weights"]
         elif found is None:
             found, made[stage.STAGE] = make_stage(stage, config, manifests)
-        folder = description_folder(Path(config.root), stage.STAGE, found.content)
+        folder = description_folder(root_of(config.root), stage.STAGE, found.content)
         if not (folder / RECORD).is_file():
             stage.describe(config, manifests, found).save(folder)
         manifests[stage.STAGE] = found
@@ -230,3 +234,35 @@ def pretend(
 @pytest.fixture
 def train() -> Callable[..., Manifest]:
     return pretend
+
+
+@pytest.fixture(scope="session")
+def _object_store() -> Iterator[Any]:
+    from tests.pipeline.object_store import ObjectStore
+
+    store = ObjectStore()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def bucket(
+    _object_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], str]:
+    """`bucket("a")`: the root `s3://<a bucket of the test>/a` in a store of this machine."""
+    import httpx
+
+    for name, value in _object_store.variables().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LIGHTGEN_CACHE", str(tmp_path / "near"))
+    name = f"test-{uuid4().hex[:12]}"
+    assert httpx.put(f"{_object_store.url}/{name}").status_code == 200
+    return lambda prefix: f"s3://{name}/{prefix}"
+
+
+@pytest.fixture
+def object_store(_object_store: Any, bucket: Any) -> Iterator[Any]:
+    """The store itself, to watch it or to make it worse."""
+    yield _object_store
+    _object_store.conditional, _object_store.forbidden = True, False
+    _object_store.before = lambda request: None
