@@ -32,6 +32,7 @@ SCHEME = "s3://"
 SHA256, ROWS = "sha256", "rows"  # what an object says of itself
 SIZE = "size"
 LARGEST_PUT = 5 * 2**30  # of one request, which is the only one that can be conditional
+METADATA = "169.254.169.254"  # where a machine of Amazon's finds its role; asked last
 EXTRA = "pip install -e '.[s3]'"
 
 Options: TypeAlias = tuple[tuple[str, str], ...]
@@ -268,6 +269,8 @@ def settings() -> Options:
     """What the environment says of the store, as Lance and obstore name it; no secret is in it."""
     at = os.environ
     endpoint = at.get("AWS_ENDPOINT_URL_S3") or at.get("AWS_ENDPOINT_URL") or at.get("AWS_ENDPOINT")
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise ValueError(f"AWS_ENDPOINT_URL: {endpoint!r}; allowed is https://host, or http://host")
     found = {
         "aws_endpoint": endpoint,
         "aws_region": at.get("AWS_REGION") or at.get("AWS_DEFAULT_REGION") or "us-east-1",
@@ -281,6 +284,10 @@ def settings() -> Options:
 def _store(bucket: str, options: Options) -> "S3Store":
     from obstore.store import S3Store
 
+    # A container file hands on what it was not given as "", which both clients take for a value.
+    for name in [name for name, value in os.environ.items() if name.startswith("AWS_")]:
+        if not os.environ[name]:
+            del os.environ[name]
     values = dict(options)
     http = values.pop("allow_http", "false") == "true"
     return S3Store(bucket, config=values, client_options={"allow_http": http})
@@ -307,8 +314,8 @@ def _refusal(root: BucketPath, options: Options) -> str:
         return ""
     return (
         "this store lets a second writer put over the first (it ignores If-None-Match), so commits "
-        "of two machines would undo one another: use one with conditional puts (S3, R2, MinIO of "
-        "2024-09 or newer, Ceph of Squid or newer), or a folder"
+        "of two machines would undo one another: use a store that keeps conditional puts, such "
+        "as S3, R2 or a current MinIO, or a folder"
     )
 
 
@@ -322,6 +329,8 @@ def asking(place: BucketPath) -> Iterator[None]:
     except BaseError as error:
         # Its further lines are its own debugging.
         why = str(error).strip().splitlines()[0]
+        if METADATA in why:
+            why = "no credentials: give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role"
         raise StoreRefused(f"{place}: {why}") from error
     except FileNotFoundError as error:
         # The store's words tell a missing bucket from a missing object.

@@ -137,6 +137,24 @@ def test_refusals_name_what_is_wrong(
     assert "say AWS_ALLOW_HTTP=true" in refusal(BucketPath(bucket("x")))
 
 
+def test_an_endpoint_without_its_scheme_is_named(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9000")
+
+    with pytest.raises(ValueError, match=r"AWS_ENDPOINT_URL: '127.0.0.1:9000'; allowed is https"):
+        BucketPath(bucket("x")).read_bytes()
+
+
+def test_an_empty_variable_is_one_that_is_not_given(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT", "")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "")
+
+    assert refusal(BucketPath(bucket("empty"))) == ""
+
+
 def test_no_secret_is_in_what_is_said_of_a_store(
     bucket: Bucket, object_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pipeline.batches import TableRows
 from pipeline.mirrors import limit_bytes, make_room, mirrored
 from pipeline.roots import near, root_of
 from pipeline.snapshots import Snapshot
@@ -81,3 +83,21 @@ def test_a_limit_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
     with pytest.raises(ValueError, match=r"LIGHTGEN_CACHE_GIB: 'lots'; a number of GiB"):
         limit_bytes()
+
+
+def test_rows_for_a_training_come_near_where_they_fit_and_are_taken_there_where_not(
+    bucket: Bucket, far_away: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.array([90, 3, 41])
+    there = root_of(bucket("x"))
+    monkeypatch.setenv("LIGHTGEN_CACHE_GIB", "0")
+    small = TableRows.open(there, far_away, ["number"], 0)
+    from_bucket, held = small.take(rows), here(bucket("x"))
+    monkeypatch.delenv("LIGHTGEN_CACHE_GIB")
+
+    large = TableRows.open(there, far_away, ["number"], 0)
+
+    assert (held, here(bucket("x"))) == ([], ["a", "b", "c"])
+    assert (small.root, large.root) == (there, near(there))
+    assert large.take(rows) == from_bucket
+    assert from_bucket["number"].to_pylist() == [10, 3, 1]
