@@ -67,13 +67,15 @@ def near(path: Path) -> Path:
     """The file or folder on this disk that stands for one in a bucket; else the path itself."""
     if not isinstance(path, BucketPath):
         return path
+    if ".." in path.parts:
+        raise ValueError(f"{path} is not below its root: the record that names it is not ours")
     # Two stores may have a bucket of one name.
     store = hashlib.sha256(repr(settings()).encode()).hexdigest()[:8]
     return cache() / f"{quote(path.bucket, safe='')}@{store}" / Path(*path.parts[2:])
 
 
 def cache() -> Path:
-    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "lightgen")
+    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "lightgen").absolute()
 
 
 def far(path: Path) -> BucketPath | None:

@@ -11,7 +11,7 @@ from pipeline import leases, preflight, student
 from pipeline.drawing import checkpoint_folder
 from pipeline.pretraining import train_student
 from pipeline.retention import retain
-from pipeline.roots import root_of
+from pipeline.roots import far, near, root_of
 from pipeline.seals import sha256_of
 from pipeline.snapshots import Manifest
 from pipeline.verification import verify
@@ -91,6 +91,19 @@ def test_a_checkpoint_is_read_where_it_was_not_trained_unless_it_is_damaged(
     assert root_of(config.root) / damage.place == weights
     assert student.find(config, upstream) is None
     assert train(config, upstream) == manifest
+
+
+def test_a_record_does_not_lead_out_of_what_is_near(bucket: Any) -> None:
+    with pytest.raises(ValueError, match="the record that names it is not ours"):
+        near(root_of(bucket("x")) / "checkpoints" / ".." / ".." / "elsewhere")
+
+
+def test_what_is_near_knows_what_it_stands_for(bucket: Any) -> None:
+    place = root_of(bucket("x")) / "checkpoints" / "a" / "log.jsonl"
+
+    assert far(near(place)) == place
+    assert near(Path("artifacts/tiny")) == Path("artifacts/tiny")
+    assert far(Path("artifacts/tiny")) is None
 
 
 def test_a_lease_in_a_bucket_is_believed_until_it_is_taken_back(bucket: Any) -> None:
