@@ -10,6 +10,7 @@ Rerun: what is here stays until the room is needed: LIGHTGEN_CACHE_GIB (100 unle
 import atexit
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -116,7 +117,8 @@ def _held(file: BucketPath, shard: Shard) -> Iterator[None]:
             if known_sha256(here) == shard.sha256:
                 break
             here.unlink(missing_ok=True)  # of a shard that was made again since
-        os.utime(here)
+        # When it was read, and not when it was written: by that its sum is known.
+        os.utime(here, ns=(time.time_ns(), here.stat().st_mtime_ns))
         yield
 
 
@@ -152,7 +154,7 @@ def make_room(size: int) -> None:
     """Delete data files that nobody reads until `size` bytes more are within the limit."""
     files = [(path, path.stat()) for path in cache().glob("**/tables/*.lance/data/*.lance")]
     held = sum(state.st_size for _, state in files)
-    for path, state in sorted(files, key=lambda each: each[1].st_mtime):
+    for path, state in sorted(files, key=lambda each: each[1].st_atime):
         if held + size <= limit_bytes():
             return
         if _unread(path):

@@ -1,11 +1,10 @@
 """A run small enough for a test, and a walk through its table stages."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import yaml
@@ -234,35 +233,3 @@ def pretend(
 @pytest.fixture
 def train() -> Callable[..., Manifest]:
     return pretend
-
-
-@pytest.fixture(scope="session")
-def _object_store() -> Iterator[Any]:
-    from tests.pipeline.object_store import ObjectStore
-
-    store = ObjectStore()
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def bucket(
-    _object_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], str]:
-    """`bucket("a")`: the root `s3://<a bucket of the test>/a` in a store of this machine."""
-    import httpx
-
-    for name, value in _object_store.variables().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("LIGHTGEN_CACHE", str(tmp_path / "near"))
-    name = f"test-{uuid4().hex[:12]}"
-    assert httpx.put(f"{_object_store.url}/{name}").status_code == 200
-    return lambda prefix: f"s3://{name}/{prefix}"
-
-
-@pytest.fixture
-def object_store(_object_store: Any, bucket: Any) -> Iterator[Any]:
-    """The store itself, to watch it or to make it worse."""
-    yield _object_store
-    _object_store.conditional, _object_store.forbidden = True, False
-    _object_store.before = lambda request: None
