@@ -7,7 +7,6 @@ Rerun: every stage that is there already is reused; see `flows.stages`.
 """
 
 import json
-from pathlib import Path
 from typing import Any, cast
 
 from prefect import flow
@@ -29,6 +28,7 @@ from pipeline.description import Description, Timing, description_folder
 from pipeline.origins import trace
 from pipeline.plan import Plan
 from pipeline.report import build_report, markdown, write_report
+from pipeline.roots import root_of
 from pipeline.upstream import steps
 
 STAGES = {
@@ -75,7 +75,7 @@ def report(config: RunConfig, handed: dict[str, Handed], planned: Plan) -> None:
     timings = {name: Timing(**value["timing"]) for name, value in handed.items()}
     descriptions = {
         name: Description.load(
-            description_folder(Path(config.root), manifest.stage, manifest.content)
+            description_folder(root_of(config.root), manifest.stage, manifest.content)
         )
         for name, manifest in manifests.items()
     }
@@ -92,7 +92,7 @@ def report(config: RunConfig, handed: dict[str, Handed], planned: Plan) -> None:
     text = f"{markdown(told, descriptions)}\nEverything on one page: `{page.resolve()}`\n"
     create_markdown_artifact(text, key=f"{config.name}-report", description="the run's report")
     if any(timing.made for timing in timings.values()):
-        show_lineage(config.name, trace(Path(config.root), run=config.name))
+        show_lineage(config.name, trace(root_of(config.root), run=config.name))
     ledger = cost_page.markdown(costs)
     create_markdown_artifact(ledger, key=f"{config.name}-ledger", description="what it cost")
     get_run_logger().info("%s", cost_page.plain(costs))

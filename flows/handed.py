@@ -8,12 +8,12 @@ Rerun: the same manifest has the same name.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from pipeline.config import RunConfig
 from pipeline.description import Timing, write_whole
 from pipeline.disk import writing
+from pipeline.roots import root_of
 from pipeline.snapshots import Manifest, manifest_name, manifest_text
 from pipeline.upstream import resolve
 
@@ -32,7 +32,7 @@ def above(
 def hand_on(config: RunConfig, manifest: Manifest, timing: Timing | None = None) -> Handed:
     """A flow's parameters must stay small (512 KB), a manifest lists every shard: it is a file."""
     name = manifest_name(manifest)
-    path = Path(config.root) / "manifests" / f"{name}.json"
+    path = root_of(config.root) / "manifests" / f"{name}.json"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, manifest_text(manifest).encode())
@@ -48,5 +48,5 @@ def hand_on(config: RunConfig, manifest: Manifest, timing: Timing | None = None)
 
 
 def manifest_of(config: RunConfig, handed: Handed) -> Manifest:
-    path = Path(config.root) / "manifests" / f"{handed['manifest']}.json"
+    path = root_of(config.root) / "manifests" / f"{handed['manifest']}.json"
     return Manifest.from_json(json.loads(path.read_text(encoding="utf-8")))

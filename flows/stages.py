@@ -39,6 +39,7 @@ from pipeline.description import (
 from pipeline.leases import leased
 from pipeline.ledger import enter
 from pipeline.quarantine import Quarantined, ShardsQuarantined, sentence
+from pipeline.roots import root_of
 from pipeline.spending import Meter, devices_of
 from pipeline.tables import Manifest, Shard, Work, give_back_memory
 
@@ -110,11 +111,11 @@ def run_stage(
     manifests = above(config, rounds.name_of(stage.STAGE, round), upstream)
     if round:
         config, manifests = rounds.at(config, round), rounds.seen_by(manifests, round)
-    meter = Meter(Path(config.root), stage.STAGE, devices_of(config, stage.STAGE))
+    meter = Meter(root_of(config.root), stage.STAGE, devices_of(config, stage.STAGE))
     call = Call(stage, config, manifests, meter)
-    with leased(Path(config.root), stage.STAGE, config.name, held(call)):
+    with leased(root_of(config.root), stage.STAGE, config.name, held(call)):
         found = None if force else stage.find(config, call.upstream)
-        if found and quarantine.lacking(Path(config.root), stage.STAGE, found.content):
+        if found and quarantine.lacking(root_of(config.root), stage.STAGE, found.content):
             found = None  # some shards are to be tried again
         if found is None:
             preflight.check(config, [stage.STAGE])
@@ -163,7 +164,7 @@ def make_tables(call: Call) -> tuple[Manifest, int]:
     after all others are made, and the next run tries just those.
     """
     stage: TableStage = call.stage  # type: ignore[assignment]
-    config, root = call.config, Path(call.config.root)
+    config, root = call.config, root_of(call.config.root)
     plan = stage.plan(config, call.upstream)
     outcome = make_shards(stage, config, call.upstream, plan, call.meter)
     allow(call, outcome.given_up)
@@ -209,8 +210,8 @@ def cached(name: str, key: str, body: Callable[[], Any], refresh: bool = False) 
 
 def describe(call: Call, manifest: Manifest, round: int = 0) -> Description:
     """The saved description, or a new one from the tables."""
-    folder = description_folder(Path(call.config.root), call.stage.STAGE, manifest.content)
-    lacking = quarantine.lacking(Path(call.config.root), call.stage.STAGE, manifest.content)
+    folder = description_folder(root_of(call.config.root), call.stage.STAGE, manifest.content)
+    lacking = quarantine.lacking(root_of(call.config.root), call.stage.STAGE, manifest.content)
     if (folder / RECORD).is_file() and not lacking:
         return Description.load(folder)
     described = call.stage.describe(call.config, call.upstream, manifest).without(lacking)

@@ -31,6 +31,7 @@ from pipeline import student as student_stage
 from pipeline.checkpoints import TrainingFolder
 from pipeline.config import RunConfig, load_run
 from pipeline.description import write_whole
+from pipeline.roots import near, root_of
 from pipeline.tables import Manifest
 
 Round = Annotated[int, Field(ge=1)]  # of on-policy alignment; `dpo.rounds` says how many
@@ -87,7 +88,7 @@ def dpo(
 def train(call: Call) -> tuple[Manifest, None]:
     """Start the stage's program and relay what it says until it ends."""
     stage: TrainingStage = call.stage  # type: ignore[assignment]
-    folder = Path(call.config.root) / "launches" / call.key("train")
+    folder = near(root_of(call.config.root)) / "launches" / call.key("train")
     folder.mkdir(parents=True, exist_ok=True)
     values = yaml.safe_dump(call.config.model_dump(mode="json"), sort_keys=False)
     write_whole(folder / "config.yaml", values.encode())

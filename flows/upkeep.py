@@ -7,7 +7,6 @@ Rerun: looks again.
 
 import base64
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import State, flow
@@ -24,6 +23,7 @@ from pipeline import retention as retentions
 from pipeline.config import load_run
 from pipeline.credentials import masked
 from pipeline.origins import Lineage, trace
+from pipeline.roots import root_of
 
 MIB = 2**20
 
@@ -39,7 +39,7 @@ def verify(run: str, quarantine: bool = True) -> State[dict[str, Any]]:
             progress.append(Progress(f"{config.name}-verify", total // MIB, "MiB", first=0))
         progress[0](done // MIB, f"{rows:,} rows")
 
-    verified = verification.verify(Path(config.root), quarantine=quarantine, tell=tell)
+    verified = verification.verify(root_of(config.root), quarantine=quarantine, tell=tell)
     _show(f"{config.name}-verify", verification.markdown(verified), "verification")
     said = verification.sentence(verified)
     if not verified.damages:
@@ -59,7 +59,7 @@ def retention(
     """List what no kept record names; with `remove`, remove it. `keep`: newest records a stage."""
     config = load_run(run)
     plan = retentions.retain(
-        Path(config.root), keep=keep, config=config, remove=remove, min_age_hours=min_age_hours
+        root_of(config.root), keep=keep, config=config, remove=remove, min_age_hours=min_age_hours
     )
     get_run_logger().info(retentions.sentence(plan))
     _show(f"{config.name}-retention", retentions.markdown(plan), "what may go")
@@ -70,7 +70,7 @@ def retention(
 def lineage(run: str, target: str = "") -> dict[str, Any]:
     """Everything that a checkpoint, picture, caption, pair or score came from, with a graph."""
     config = load_run(run)
-    found = trace(Path(config.root), target, config.name)
+    found = trace(root_of(config.root), target, config.name)
     show_lineage(config.name, found)
     return lineages.to_json(found)
 
@@ -84,7 +84,7 @@ def compare(run: str, first: str | None = None, second: str | None = None) -> di
     elif first or second:
         sides = comparison.side_of(first or str(second)), comparison.side_of(config.root)
     else:
-        sides = comparison.newest_two(Path(config.root), config.name)
+        sides = comparison.newest_two(root_of(config.root), config.name)
     found = comparison.compare(*sides)
     get_run_logger().info(found.cause)
     text, bars = comparison.markdown(found), comparison.bars(found)

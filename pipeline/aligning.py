@@ -9,7 +9,6 @@ Pairs are checked before anything is trained (`pipeline.pairs`); a step is `pipe
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -28,6 +27,7 @@ from pipeline.parallel import Weights, recompute_activations
 from pipeline.preferences import PREFERENCES
 from pipeline.pretraining import build_accelerator, program
 from pipeline.reference_errors import ErrorTable
+from pipeline.roots import bring, root_of
 from pipeline.rounds import policy_of
 from pipeline.starting import origins_of, save_weights
 from pipeline.tables import Manifest
@@ -39,6 +39,7 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     assert values is not None and student is not None
     torch.set_float32_matmul_precision(student.matmul_precision)
     place = alignment.folder(config, upstream)
+    bring(place.path)
     accelerator = build_accelerator(config, student.precision, values, place)
     pairs = load_pairs(config, upstream, accelerator)
     step = build_step(config, upstream, pairs, accelerator)
@@ -81,7 +82,7 @@ def load_pairs(
     values, student, preferences = config.dpo, config.student, config.preferences
     assert values is not None and student is not None and preferences is not None
     assert config.features is not None
-    root, gib, main = Path(config.root), values.table_memory_gib, accelerator.is_main_process
+    root, gib, main = root_of(config.root), values.table_memory_gib, accelerator.is_main_process
     snapshot, text = (
         upstream[stage].snapshots[name]
         for stage, name in (("preferences", PREFERENCES.name), ("features", "text"))

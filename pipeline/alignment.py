@@ -26,6 +26,7 @@ from pipeline.description import Description, Grid, Picture, Plot
 from pipeline.pictures import steps_sheet
 from pipeline.plots import Series, curve_plot, loss_plot, preference_plot, reward_plot
 from pipeline.preferences import PREFERENCES
+from pipeline.roots import LARGE, fetched
 from pipeline.rounds import POLICY, count, name_of, policy_of
 from pipeline.tables import Manifest, read
 
@@ -100,9 +101,9 @@ def describe(
 ) -> Description:
     """Pairs used, implicit accuracy, each side's error against the reference, held-out looks."""
     assert config.dpo is not None
-    pairs = read(Path(config.root), upstream["preferences"].snapshots[PREFERENCES.name], ["keep"])
+    pairs = read(config.root, upstream["preferences"].snapshots[PREFERENCES.name], ["keep"])
     kept = sum(pairs["keep"].to_pylist())
-    place = folder(config, upstream).path
+    place = fetched(folder(config, upstream).kept, LARGE)
     log, looks = read_rows(place / "log.jsonl"), read_rows(place / CURVE)
     return Description(
         stage=STAGE,

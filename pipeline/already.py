@@ -15,6 +15,7 @@ from pipeline import alignment, captions, preflight, rounds, student
 from pipeline.config import RunConfig
 from pipeline.description import RECORD, Description, description_folder
 from pipeline.expected import Counted
+from pipeline.roots import root_of
 from pipeline.spending import spent_on
 from pipeline.tables import Manifest
 from pipeline.upstream import STAGES, steps
@@ -78,7 +79,7 @@ def _of_rounds(config: RunConfig, upstream: Mapping[str, Manifest]) -> dict[str,
 
 
 def _whole(config: RunConfig, stage: str, manifest: Manifest) -> There:
-    folder = description_folder(Path(config.root), stage, manifest.content)
+    folder = description_folder(root_of(config.root), stage, manifest.content)
     counted = None
     if (folder / RECORD).is_file():
         description = Description.load(folder)
@@ -94,7 +95,7 @@ def _partly(config: RunConfig, stage: Any, upstream: Mapping[str, Manifest]) -> 
         return _trained(config, stage, upstream)
     if stage.STAGE == captions.STAGE:  # its plan is its work: everything is read for it
         return There()
-    root = Path(config.root)
+    root = root_of(config.root)
     files = {
         path.stem: f"{path.parent.parent.stem}/{path.stem}"
         for path in root.glob("tables/*/data/*.lance")
@@ -110,7 +111,7 @@ def _partly(config: RunConfig, stage: Any, upstream: Mapping[str, Manifest]) -> 
 
 def _trained(config: RunConfig, stage: Any, upstream: Mapping[str, Manifest]) -> There:
     folder = stage.folder(config, upstream)
-    place, spent = folder.path, spent_on(folder.root, stage.STAGE, {folder.relative})
+    place, spent = folder.kept, spent_on(folder.root, stage.STAGE, {folder.relative})
     if stage.STAGE == alignment.STAGE:
         assert config.dpo is not None
         steps = [(_newest(place), config.dpo.steps)]

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from lightgen_model.latents import draw_latents, normalise
 from pipeline.encoded_text import unpack
-from pipeline.tables import Snapshot, read, take
+from pipeline.tables import Snapshot, at_hand, read, take
 
 Rows = NDArray[np.int64]
 
@@ -53,6 +53,7 @@ class TableRows:
     ) -> "TableRows":
         """Checksums are compared where the files are read whole, which is where they are held."""
         size = sum(shard.size for shard in snapshot.shards)
+        root = root if size <= memory_gib * 2**30 else at_hand(root, snapshot)
         held = read(root, snapshot, columns) if size <= memory_gib * 2**30 else None
         return TableRows(held, root, snapshot, columns)
 

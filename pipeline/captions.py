@@ -29,6 +29,7 @@ from pipeline.config import (
 )
 from pipeline.description import Description
 from pipeline.readings import read_source
+from pipeline.roots import near, root_of
 from pipeline.screening import Screened
 from pipeline.tables import Manifest, Shard, Table, TableFolder, Work, identifier
 from pipeline.wording import caption_id_of
@@ -199,7 +200,7 @@ def _harvested(config: RunConfig) -> Screened:
 @lru_cache(maxsize=2)
 def _harvest(root: str, device: str, config: CaptionsConfig, inputs: str) -> Screened:
     """All rows, once a process: what is a duplicate is known only over all of them."""
-    screened = harvest(Path(root), config, device)
+    screened = harvest(near(root_of(root)), config, device)
     if not len(screened.left()):
         names = list(screened.readings)
         raise ValueError(

@@ -20,6 +20,7 @@ import yaml
 
 from pipeline.config import RunConfig
 from pipeline.description import write_whole
+from pipeline.roots import near, root_of, send
 from pipeline.seals import read_sealed, sha256_of, write_sealed
 from pipeline.tables import Manifest
 
@@ -40,8 +41,14 @@ class TrainingFolder:
         return f"checkpoints/{self.stage}-{self.fingerprint}"
 
     @property
-    def path(self) -> Path:
+    def kept(self) -> Path:
+        """Where it lies for good."""
         return self.root / self.relative
+
+    @property
+    def path(self) -> Path:
+        """Where its files are on this disk; of a bucket near it."""
+        return near(self.kept)
 
     @property
     def final(self) -> Path:
@@ -49,7 +56,7 @@ class TrainingFolder:
 
     def find(self, folders: Mapping[str, str]) -> Manifest | None:
         """The manifest of a finished training, its checkpoints by name, or None."""
-        path = self.path / MANIFEST
+        path = self.kept / MANIFEST
         if not path.is_file():
             return None
         stated = read_sealed(path, STATED)
@@ -66,7 +73,8 @@ class TrainingFolder:
         values = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
         write_whole(self.path / RUN, values.encode())
         weights = sha256_of(self.final / "model.safetensors")
-        write_sealed(self.path / MANIFEST, {"weights": weights})
+        send(self.path)
+        write_sealed(self.kept / MANIFEST, {"weights": weights})
 
 
 def training_folder(
@@ -74,7 +82,7 @@ def training_folder(
 ) -> TrainingFolder:
     text = json.dumps([stage, version, values, dict(inputs)], sort_keys=True)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return TrainingFolder(Path(config.root), stage, fingerprint)
+    return TrainingFolder(root_of(config.root), stage, fingerprint)
 
 
 def subprocess_command(

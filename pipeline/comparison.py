@@ -17,10 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline import evaluation
+from pipeline.buckets import SCHEME
 from pipeline.description import RECORD, Description, Grid, description_folder, table
 from pipeline.ledger import Entry, entries, entry_named, newest, section_of, with_inputs
 from pipeline.plots import score_bars
 from pipeline.preflight import SECTIONS
+from pipeline.roots import root_of
 from pipeline.standings import summarise
 from pipeline.tables import read
 from pipeline.values import flattened
@@ -86,11 +88,14 @@ class Comparison:
 
 def side_of(reference: str) -> Side:
     """`root` (its newest entry) or `root:entry`; ValueError names what is not there."""
-    root, _, name = reference.partition(":")
-    if not (Path(root) / "ledger").is_dir():
+    scheme = SCHEME if reference.startswith(SCHEME) else ""
+    root, _, name = reference.removeprefix(scheme).partition(":")
+    root = scheme + root
+    place = root_of(root)
+    if not (place / "ledger").is_dir():
         raise ValueError(f"{root} has no ledger: give the root of a run, such as artifacts/tiny")
-    entry = entry_named(Path(root), name) if name else newest(Path(root))
-    return Side(root, with_inputs(Path(root), entry))
+    entry = entry_named(place, name) if name else newest(place)
+    return Side(root, with_inputs(place, entry))
 
 
 def newest_two(root: Path, run: str | None = None) -> tuple[Side, Side]:
@@ -146,7 +151,7 @@ def _content(side: Side, stage: str) -> str:
 
 def _counts(side: Side, entry: Entry) -> dict[str, object]:
     """What came in, stayed and left and why, from the stage's description."""
-    folder = description_folder(Path(side.root), entry.stage, entry.manifest.content)
+    folder = description_folder(root_of(side.root), entry.stage, entry.manifest.content)
     if not (folder / RECORD).is_file():
         return {}
     told = Description.load(folder)
@@ -172,7 +177,7 @@ def _scores(side: Side) -> dict[str, dict[str, float]]:
         return {}
     names = ["evaluator", "checkpoint", "task", "correct"]
     snapshot = entry.tables[evaluation.STAGE]
-    return summarise(read(Path(side.root), snapshot, names, check=False))
+    return summarise(read(root_of(side.root), snapshot, names, check=False))
 
 
 # --- what a person sees -------------------------------------------------------------------------
@@ -239,7 +244,7 @@ def main(words: Collection[str] | None = None) -> int:
         if args.second:
             sides = side_of(args.first), side_of(args.second)
         else:
-            sides = newest_two(Path(args.first))
+            sides = newest_two(root_of(args.first))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 import lightgen_model.config
 from lightgen_model.config import ModelConfig
+from pipeline.buckets import check_root
 from pipeline.credentials import is_secret, masked
 from pipeline.rates import PlanConfig
 
@@ -718,7 +719,8 @@ class RunConfig(Frozen):
     """All values of a run. `name` is the deployment's second half: `distill/<name>`."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    root: str  # folder of tables, checkpoints and reports, relative to the repository
+    # Of tables, checkpoints and reports: a folder, relative to the repository, or a bucket.
+    root: Annotated[str, AfterValidator(check_root)]
     device: Literal["cpu", "cuda"] = "cpu"
     note: str = ""  # what a reader of its report must know before anything else
     plan: PlanConfig = PlanConfig()  # what it is thought to cost; changes nothing that is made

@@ -9,7 +9,6 @@ Seconds are of devices: an hour of eight processes is eight hours.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
@@ -17,6 +16,7 @@ from pipeline.description import Description, Timing
 from pipeline.plan import STUDENT_STAGES, Line, Plan, a100_days
 from pipeline.rates import PAPER_DEVICE_DAYS, PlanDevice
 from pipeline.room import bytes_on_disk
+from pipeline.roots import root_of
 from pipeline.spending import device_seconds, devices_of
 from pipeline.tables import Manifest
 
@@ -117,7 +117,7 @@ def _cost_of(
     timings: Mapping[str, Timing],
 ) -> Cost | None:
     """One stage's line, of all that it left; what this run spent is the clock's, a device."""
-    root = Path(config.root)
+    root = root_of(config.root)
     left = {name: each for name, each in manifests.items() if each.stage == line.stage}
     if not left:
         return None

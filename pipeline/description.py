@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.buckets import BucketPath
 from pipeline.disk import writing
 from pipeline.pictures import shrink
 from pipeline.quarantine import REASON, Quarantined
@@ -163,6 +164,9 @@ def description_folder(root: Path, stage: str, content: str) -> Path:
 
 def write_whole(path: Path, data: bytes) -> None:
     """The file appears by rename, after its bytes are on the disk."""
+    if isinstance(path, BucketPath):
+        path.write_bytes(data)
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with writing(path):
         with partial.open("wb") as file:

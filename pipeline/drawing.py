@@ -19,6 +19,7 @@ from PIL import Image
 from lightgen_model.config import ModelConfig
 from pipeline.config import RunConfig, SamplingConfig
 from pipeline.encoders import autoencoder, text_encoder
+from pipeline.roots import fetched, root_of
 from pipeline.tables import Manifest
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def checkpoint_folder(config: RunConfig, manifest: Manifest, name: str) -> Path:
-    return Path(config.root) / manifest.checkpoints[name]
+    return fetched(root_of(config.root) / manifest.checkpoints[name])
 
 
 def draw(

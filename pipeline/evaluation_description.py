@@ -7,7 +7,6 @@ Rerun: the same versions give the same description.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from pipeline.fidelity import table as fidelity
 from pipeline.geneval import published
 from pipeline.pictures import Cell, contact_sheet, side_by_side
 from pipeline.plots import checkpoint_bars
+from pipeline.roots import root_of
 from pipeline.significance import MEAN, Comparison, mean_interval, share_interval
 from pipeline.standings import Intervals
 from pipeline.tables import Snapshot, missing_files, read, take
@@ -121,7 +121,7 @@ def _earlier(
             break
         shards = [shard.name for shard in version.shards if shard.name not in seen]
         seen |= set(shards)
-        if shards and not missing_files(Path(root), version):
+        if shards and not missing_files(root_of(root), version):
             old = read(root, version, list(standings.COLUMNS), shards, check=False)
             cells += _against(f"{version.version}", old, last)
     header = ("version", "checkpoint", "evaluator", "mean", f"{last[0]} here less it", "p")

@@ -9,11 +9,11 @@ Rows of the sources before stay as they are: only the new captions are drawn, ju
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pipeline import evaluation, student
 from pipeline.config import RunConfig, ShapesCaptions
+from pipeline.drawing import checkpoint_folder
 from pipeline.shapes.grammar import TASKS
 from pipeline.tables import Manifest
 
@@ -69,7 +69,7 @@ def next_round(
         seed=max(seeds, default=0) + SEED_APART,
         task_shares=dict(shares),
     )
-    start = Path(config.root) / upstream[student.STAGE].checkpoints[student.CHECKPOINT]
+    start = checkpoint_folder(config, upstream[student.STAGE], student.CHECKPOINT)
     return {
         "captions.sources": [each.model_dump(mode="json") for each in (*sources, asked)],
         "student.start": str(start),

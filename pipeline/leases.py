@@ -5,6 +5,9 @@ Out:   <root>/leases/<stage>-<pid>-<id>.json, locked by the process that wrote i
 Rerun: the kernel ends the lock with the process, however that ends: no heartbeat, no clock. A file
        that can be locked belongs to nobody.
 
+In a bucket a lease is an object that the stage takes back at its end. Of a killed one nobody knows
+that it is dead: it is believed for a week.
+
 On a file system that machines share it must carry locks, as NFS 4 does; where it does not, the age
 that `pipeline.retention` waits is what protects a running stage.
 
@@ -15,13 +18,18 @@ import fcntl
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from pipeline.buckets import BucketPath
 from pipeline.disk import writing
+from pipeline.roots import near
+
+BELIEVED_SECONDS = 7 * 24 * 3600  # of a lease in a bucket
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,14 @@ class Lease:
 def leased(root: Path, stage: str, run: str, places: Sequence[str]) -> Iterator[None]:
     """Hold these places while the body runs."""
     lease = Lease(stage, run, os.getpid(), platform.node(), tuple(places))
-    path = _folder(root) / f"{stage}-{os.getpid()}-{uuid4().hex[:8]}.json"
+    path = root / "leases" / f"{stage}-{os.getpid()}-{uuid4().hex[:8]}.json"
+    if isinstance(path, BucketPath):
+        path.write_text(json.dumps(asdict(lease)))
+        try:
+            yield
+        finally:
+            path.unlink()
+        return
     with gate(root):
         file = path.open("w", encoding="utf-8")
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -76,6 +91,8 @@ def abandoned(root: Path) -> list[Path]:
 
 
 def _free(path: Path) -> bool:
+    if isinstance(path, BucketPath):
+        return time.time() - path.stat().st_mtime > BELIEVED_SECONDS
     with path.open(encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -86,8 +103,8 @@ def _free(path: Path) -> bool:
 
 @contextmanager
 def gate(root: Path) -> Iterator[None]:
-    """One at a time begins a stage or removes what is not needed."""
-    with (_folder(root) / ".gate").open("w") as file:
+    """One at a time begins a stage or removes what is not needed. On this machine."""
+    with (_folder(near(root)) / ".gate").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -21,6 +21,7 @@ from pipeline.description import description_folder
 from pipeline.maker import maker
 from pipeline.places import snapshot_file, tag_file, version_file
 from pipeline.preflight import SECTIONS
+from pipeline.roots import each, root_of
 from pipeline.seals import identifier, read_sealed, sha256_of, write_sealed
 from pipeline.snapshots import Manifest, Snapshot
 from pipeline.upstream import READS
@@ -59,21 +60,21 @@ def enter(
 
     The last of `manifests` is the one that was asked for: the others stand above it.
     """
-    names = _further(Path(config.root), manifests)
+    names = _further(root_of(config.root), manifests)
     stages = [stage for stage in SECTIONS if stage in manifests]
     for stage in stages:
         entry = _asked(config, stage, manifests[stage], names)
         names[stage] = entry.name
-        there = _read(Path(config.root), entry.name)
+        there = _read(root_of(config.root), entry.name)
         if there is None or stage == stages[-1]:
-            _write(Path(config.root), entry, there, stage in made)
+            _write(root_of(config.root), entry, there, stage in made)
     return names
 
 
 def entries(root: Path) -> list[Entry]:
     """All whole entries, those asked for last at the end."""
     names = {path.stem for path in (root / "ledger").rglob("*.json")}
-    found = [_read(root, name) for name in sorted(names)]
+    found = each(root, lambda name: _read(root, name), sorted(names))
     return sorted((e for e in found if e is not None), key=lambda entry: (entry.asked, entry.name))
 
 
@@ -206,7 +207,11 @@ def _read(root: Path, name: str) -> Entry | None:
 def _values(root: Path, name: str) -> dict[str, Any] | None:
     """Of the entry, or of its copy where the entry is damaged."""
     for path in _paths(root, name):
-        if path.exists() and (values := read_sealed(path)) is not None:
+        try:
+            values = read_sealed(path)
+        except FileNotFoundError:
+            continue
+        if values is not None:
             return values
     return None
 
@@ -218,7 +223,10 @@ def _paths(root: Path, name: str) -> tuple[Path, Path]:
 def _current(root: Path, snapshot: Snapshot) -> Snapshot:
     """The same rows under the number that they have now."""
     path = snapshot_file(root, snapshot.table, snapshot.tag)
-    values = read_sealed(path, {f.name for f in fields(Snapshot)}) if path.exists() else None
+    try:
+        values = read_sealed(path, {f.name for f in fields(Snapshot)})
+    except FileNotFoundError:
+        values = None
     now = Snapshot.from_json(values) if values else snapshot
     return now if now.content == snapshot.content else snapshot
 

@@ -22,6 +22,7 @@ from pipeline.description import RECORD, Description, Grid, description_folder, 
 from pipeline.graph import Box, Note, staircase
 from pipeline.ledger import Entry, entries
 from pipeline.origins import Lineage, trace
+from pipeline.roots import root_argument, root_of
 from pipeline.values import flattened
 
 
@@ -62,7 +63,7 @@ def _notes(lineage: Lineage, entry: Entry) -> tuple[Note, ...]:
 
 def described(lineage: Lineage, entry: Entry) -> dict[str, str]:
     """What the stage said of itself, from its rows."""
-    folder = description_folder(Path(lineage.root), entry.stage, entry.manifest.content)
+    folder = description_folder(root_of(lineage.root), entry.stage, entry.manifest.content)
     return dict(Description.load(folder).facts) if (folder / RECORD).is_file() else {}
 
 
@@ -153,7 +154,7 @@ def main(words: Collection[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline.lineage", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("target", nargs="?", default="", help="what to ask for; none: the newest")
-    parser.add_argument("--root", type=Path, required=True, help="such as artifacts/tiny")
+    parser.add_argument("--root", type=root_argument, required=True, help="such as artifacts/tiny")
     parser.add_argument("--svg", type=Path, help="write the graph here")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--list", action="store_true", help="the entries of the ledger")

@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import evaluation
+from pipeline.buckets import SCHEME
 from pipeline.ledger import Entry, entries, entry_named, newest, section_of, with_inputs
 from pipeline.preflight import SECTIONS
+from pipeline.roots import root_of
 from pipeline.snapshots import Shard, Snapshot
 from pipeline.standings import summarise
 from pipeline.tables import read, take
@@ -71,7 +73,7 @@ class Lineage:
 
 def trace(root: Path, target: str = "", run: str | None = None) -> Lineage:
     """Where `target` comes from; without one, where the newest stage of the run does."""
-    root = Path(root)
+    root = root_of(root)
     if not target or target in SECTIONS:
         return _of_entry(root, newest(root, run, target or None), target)
     for found in (_checkpoint(root, target, run), _table(root, target), _score(root, target, run)):
@@ -91,7 +93,7 @@ def _newest_first(root: Path, run: str | None) -> list[Entry]:
 
 def _checkpoint(root: Path, target: str, run: str | None) -> Lineage | None:
     """By its name, or by a path at or in its folder."""
-    path = Path(target).absolute()
+    path = (root_of(target) if target.startswith(SCHEME) else Path(target)).absolute()
     for entry in _newest_first(root, run):
         for name, place in entry.manifest.checkpoints.items():
             inside = path.is_relative_to((root / place).absolute())

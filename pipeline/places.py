@@ -6,8 +6,11 @@ Rerun: `set_aside` never deletes: a file keeps its bytes under a new name in <ro
 """
 
 import os
+import shutil
 from pathlib import Path
 from uuid import uuid4
+
+from pipeline.buckets import BucketPath
 
 LAST = 2**64 - 1  # Lance names a manifest LAST - version
 
@@ -50,7 +53,11 @@ def empty_manifests(table: Path) -> list[Path]:
 
 def inside(root: Path, path: Path) -> Path:
     """The path, if it lies below the root as written: a record's words never lead out of it."""
-    if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):
+    if isinstance(path, BucketPath):
+        below = path.is_relative_to(root) and ".." not in path.parts
+    else:
+        below = Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root))
+    if not below:
         raise ValueError(f"{path} is not below {root}: the record that names it is not ours")
     return path
 
@@ -63,3 +70,15 @@ def set_aside(root: Path, path: Path) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     path.rename(place)
     return place
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all that is in it; nothing where neither is there."""
+    if isinstance(path, BucketPath):
+        for below in path.rglob("*"):
+            below.unlink()
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -11,11 +11,11 @@ Hours are those of one device, so that twice the devices cost the same and take 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from pipeline import preflight
 from pipeline.already import There, already
+from pipeline.buckets import BucketPath
 from pipeline.config import RunConfig
 from pipeline.disk import free_bytes
 from pipeline.efforts import efforts
@@ -24,6 +24,7 @@ from pipeline.known_models import Licence
 from pipeline.licences import licences
 from pipeline.rates import A100_TFLOPS, PAPER_DEVICE_DAYS, PlanDevice
 from pipeline.room import expected_bytes
+from pipeline.roots import root_of
 from pipeline.work import Effort, device_of
 
 STUDENT_STAGES = ("student", "preferences", "dpo")  # what the paper's figure is said to be for
@@ -181,7 +182,10 @@ def plan_of(config: RunConfig) -> Plan:
 
 def disk_missing(plan: Plan, root: str) -> list[str]:
     """A sentence where what is still to be written is more than the disk holds."""
-    free = free_bytes(Path(root))
+    place = root_of(root)
+    if isinstance(place, BucketPath):  # a store has no end that it would tell
+        return []
+    free = free_bytes(place)
     if plan.bytes <= free:
         return []
     return [

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from pipeline import captions, evaluators, judges, plugins, teachers
 from pipeline.config import CaptionsConfig, EncoderEmbedding, FeaturesConfig, RunConfig
-from pipeline.disk import DiskRefused, free_bytes, unwritable
+from pipeline.disk import DiskRefused, free_bytes
 from pipeline.encoder_configs import hub_cache, misfits, snapshot_of
 from pipeline.fidelity import table as fidelity
+from pipeline.roots import near, root_of, unusable
 
 # The section of a run's values that each stage reads, in the order of the data.
 SECTIONS = {
@@ -62,7 +63,7 @@ def check(config: RunConfig, stages: Sequence[str]) -> None:
 
 def check_root(config: RunConfig) -> None:
     """DiskRefused where nothing can be written, also for a run that would make nothing."""
-    if why := unwritable(Path(config.root)):
+    if why := unusable(root_of(config.root)):
         raise DiskRefused(
             f"root: {config.root} cannot be written ({why}): make it writable, or give the run "
             "another root, and run the same command again"
@@ -104,7 +105,7 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
             lacking += evaluators.missing(evaluator)
         if config.evaluation.fidelity:
             lacking += fidelity.missing(config.evaluation.fidelity)
-    free = free_bytes(Path(config.root)) / 2**30
+    free = free_bytes(near(root_of(config.root))) / 2**30
     if free < MIN_FREE_GIB:
         lacking.append(f"disk: {free:.1f} GiB free at {config.root}, {MIN_FREE_GIB} GiB needed")
     return lacking

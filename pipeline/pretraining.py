@@ -30,6 +30,7 @@ from pipeline.feature_tables import alignment_of, text_columns
 from pipeline.parallel import Weights, gathered, recompute_activations
 from pipeline.pretraining_step import PretrainingStep
 from pipeline.records import trackers
+from pipeline.roots import bring, near, root_of
 from pipeline.starting import origins_of, save_weights, start_from
 from pipeline.tables import Manifest
 from pipeline.training import Schedule, fit
@@ -42,6 +43,7 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     assert values is not None
     torch.set_float32_matmul_precision(values.matmul_precision)
     place = student.folder(config, upstream)
+    bring(place.path)
     accelerator = build_accelerator(config, values.precision, values, place)
     model = LightGen(values.model).init_weights(torch.Generator().manual_seed(values.seed))
     average = start_from(Path(values.start), model) if values.start else None
@@ -98,7 +100,7 @@ class PhaseData:
 
     def __init__(self, config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         assert config.student is not None and config.features is not None
-        self.values, self.root = config.student, Path(config.root)
+        self.values, self.root = config.student, root_of(config.root)
         self.snapshots = upstream["features"].snapshots
         self.latents, columns = config.features.latents, text_columns(config.features)
         gib = self.values.table_memory_gib
@@ -168,7 +170,7 @@ def program(train: Callable[[RunConfig, Mapping[str, Manifest]], None], descript
     """Run a training from the command line; a disk that refuses it ends it with one sentence."""
     config, upstream = arguments(description)
     try:
-        with writing(Path(config.root)):
+        with writing(near(root_of(config.root))):
             train(config, upstream)
     except DiskRefused as refused:
         sys.exit(str(refused))

@@ -31,6 +31,7 @@ from pipeline.description import (
     table,
     write_whole,
 )
+from pipeline.roots import root_of
 
 if TYPE_CHECKING:
     from pipeline.costs import Costs
@@ -96,7 +97,7 @@ def write_report(
     costs: "Costs | None" = None,
 ) -> Path:
     """Write the three files and return report.html's path; the others lie beside it."""
-    folder = Path(config.root) / "report"
+    folder = root_of(config.root) / "report"
     folder.mkdir(parents=True, exist_ok=True)
     report = build_report(
         config.name, manifests, descriptions, timings, scores, evidence, note=config.note

@@ -14,7 +14,6 @@ begun and not finished for seven times as long.
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -25,7 +24,9 @@ from pipeline.config import RunConfig, load_run
 from pipeline.description import Grid, table
 from pipeline.leases import Lease, gate, living
 from pipeline.ledger import Entry, entries, with_inputs
+from pipeline.places import remove as take_away
 from pipeline.preflight import configured
+from pipeline.roots import root_argument, root_of
 from pipeline.snapshots import Manifest
 from pipeline.tables import committed
 from pipeline.unnamed import UNFINISHED, Item, checkpoints, leftovers, tables
@@ -56,7 +57,7 @@ def retain(
     min_age_hours: float = MIN_AGE_HOURS,
 ) -> Plan:
     """List what may go; with `remove`, let it go. No stage begins meanwhile."""
-    root = Path(root)
+    root = root_of(root)
     if keep is not None and keep < 1:
         raise ValueError(f"keep: {keep} records of a stage; at least 1, or none for all")
     if not (root / "ledger").is_dir():
@@ -166,10 +167,7 @@ def _remove(root: Path, item: Item) -> None:
     """Records first: what is half removed is then named by nobody, and goes the next time."""
     for place in sorted(item.places, key=lambda place: not place.endswith(".json")):
         path = root / place
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        take_away(path)
 
 
 # --- what a person sees -------------------------------------------------------------------------
@@ -212,7 +210,7 @@ def main(words: Collection[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline.retention", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--root", type=Path, help="such as artifacts/tiny")
+    where.add_argument("--root", type=root_argument, help="such as artifacts/tiny")
     where.add_argument("--run", help="such as tiny: its root; what its values lead to is spared")
     parser.add_argument("--keep", type=int, help="newest records of each stage; none: all")
     parser.add_argument("--min-age-hours", type=float, default=MIN_AGE_HOURS)
@@ -220,7 +218,7 @@ def main(words: Collection[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(None if words is None else list(words))
     config = load_run(args.run) if args.run else None
-    root = Path(config.root) if config else args.root
+    root = root_of(config.root if config else args.root)
     try:
         plan = retain(
             root,

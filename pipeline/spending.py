@@ -16,9 +16,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from pipeline.buckets import BucketPath
 from pipeline.config import QwenJudge, RunConfig
 from pipeline.tables import Manifest, Shard
+
+PROCESS = uuid4().hex[:12]
 
 
 class Meter:
@@ -46,7 +50,15 @@ def path_of(root: Path, stage: str) -> Path:
 
 
 def append(path: Path, line: dict[str, object]) -> None:
-    """One line that is on the disk when this returns; one torn by a kill is ended first."""
+    """One line that is on the disk when this returns; one torn by a kill is ended first.
+
+    In a bucket nothing is added to: each process has a file of its own.
+    """
+    if isinstance(path, BucketPath):
+        own = path.with_suffix("") / f"{PROCESS}.jsonl"
+        before = own.read_bytes() if own.is_file() else b""
+        own.write_bytes(before + json.dumps(line).encode() + b"\n")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         size = file.seek(0, os.SEEK_END)
@@ -59,15 +71,19 @@ def append(path: Path, line: dict[str, object]) -> None:
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
     """Every whole line."""
-    if not path.is_file():
-        return
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue  # torn by a kill: its time is not known
-        if isinstance(line, dict):
-            yield line
+    alone = [path] if path.is_file() else []
+    for file in sorted(path.with_suffix("").glob("*.jsonl")) if _in_bucket(path) else alone:
+        for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue  # torn by a kill: its time is not known
+            if isinstance(line, dict):
+                yield line
+
+
+def _in_bucket(path: Path) -> bool:
+    return isinstance(path, BucketPath)
 
 
 def device_seconds(root: Path, manifest: Manifest) -> float | None:

@@ -26,6 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
 from lightgen_model.checkpoint import publish
 from pipeline.disk import writing
 from pipeline.parallel import Weights, gathered, local, shared_out
+from pipeline.roots import drop, send, training_of
 from pipeline.seals import damage_of, sum_of, write_sum
 
 Position = Mapping[str, object]  # where the data is, in plain values
@@ -63,6 +64,7 @@ class TrainingState:
                 # The sum before the file: a state that has its name has its sum.
                 write_sum(path, part)
                 publish(part, path)
+            send(training_of(folder))
         return path
 
     def restore(self, path: Path, device: torch.device) -> tuple[int, Position]:
@@ -106,8 +108,8 @@ def drop_old(folder: Path, keep_last: int, keep_every: int) -> None:
     for path in saved(folder)[:-keep_last]:
         step = int(path.stem.removeprefix("state-"))
         if not keep_every or step % keep_every:
-            path.unlink()
-            sum_of(path).unlink(missing_ok=True)
+            drop(path)
+            drop(sum_of(path))
 
 
 def check_position(path: Path, then: Position, now: Position) -> None:

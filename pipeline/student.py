@@ -29,6 +29,7 @@ from pipeline.description import Description, Grid, Picture, Plot
 from pipeline.encoders import weights_identity
 from pipeline.pictures import Cell, steps_sheet
 from pipeline.plots import learning_curve, loss_plot
+from pipeline.roots import LARGE, fetched
 from pipeline.tables import Manifest
 
 STAGE = "student"
@@ -71,13 +72,13 @@ def describe(
 ) -> Description:
     """Loss, learning curve, samples by step; counts are feature rows, all of them trained on."""
     assert config.student is not None
-    place = folder(config, upstream)
+    place = fetched(folder(config, upstream).kept, LARGE)
     rows = sum(
         snapshot.rows
         for name, snapshot in upstream["features"].snapshots.items()
         if name.startswith("features")
     )
-    curve = read_rows(place.path / CURVE)
+    curve = read_rows(place / CURVE)
     return Description(
         stage=STAGE,
         title="Student",
@@ -91,8 +92,8 @@ def describe(
             "features": upstream["features"].content,
         },
         tables=_looks(curve),
-        plots=(_loss(config.student, place.path), *_curve(curve)),
-        pictures=_sheet(place.path, curve),
+        plots=(_loss(config.student, place), *_curve(curve)),
+        pictures=_sheet(place, curve),
     )
 
 

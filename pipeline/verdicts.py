@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, lru_cache
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +25,7 @@ from pipeline.description import Description
 from pipeline.judges import NO_ANSWER, REFUSED, UNPARSABLE, Judge, Verdict
 from pipeline.margins import passing, scores_of, thresholds_of
 from pipeline.quarantine import REASON as QUARANTINED
+from pipeline.roots import near, root_of
 from pipeline.tables import (
     Manifest,
     Shard,
@@ -168,7 +168,7 @@ def _name_for(maker: str, images: Shard) -> str:
 @cache
 def build_judge(config: JudgeConfig, root: str) -> Judge:
     """One a process; its answers so far lie in the run's root."""
-    return judges.build(config, Path(root) / "answers.sqlite")
+    return judges.build(config, near(root_of(root)) / "answers.sqlite")
 
 
 # --- rows ---------------------------------------------------------------------------------------

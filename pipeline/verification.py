@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pipeline.checkpoints import FINAL, MANIFEST, STATED
@@ -27,6 +28,7 @@ from pipeline.damage import Damage, again, quarantined
 from pipeline.description import MAX_TABLE_ROWS, Grid, table
 from pipeline.ledger import entries, forget
 from pipeline.places import data_file, empty_manifests, snapshot_file, sum_file
+from pipeline.roots import each, root_argument
 from pipeline.seals import damage_of, read_sealed, sha256_of
 from pipeline.snapshots import Shard
 from pipeline.tables import SHARD_FIELDS, SNAPSHOT_FIELDS, committed
@@ -174,9 +176,9 @@ def _damaged_sums(root: Path) -> Iterator[Damage]:
 def _damaged_records(root: Path) -> Iterator[Damage]:
     """Our own small files: each is sealed, or named by what it holds."""
     for pattern, fields in SEALED.items():
-        for path in sorted(root.glob(pattern)):
-            if read_sealed(path, fields) is None:
-                yield _record(root, path)
+        paths = sorted(root.glob(pattern))
+        values = each(root, partial(read_sealed, before=fields), paths)
+        yield from (_record(root, p) for p, read in zip(paths, values, strict=True) if read is None)
     for path in sorted((root / "manifests").glob("*.json")):
         if not sha256_of(path).startswith(path.stem.rsplit("-", 1)[1]):
             yield _record(root, path)
@@ -233,7 +235,7 @@ def main(words: Collection[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m pipeline.verification", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--root", type=Path, required=True, help="such as artifacts/tiny")
+    parser.add_argument("--root", type=root_argument, required=True, help="such as artifacts/tiny")
     parser.add_argument("--look-only", action="store_true", help="move nothing")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(None if words is None else list(words))

@@ -1,6 +1,7 @@
 """The arrows between the rooms, and what the light parts must not load."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,7 +44,12 @@ def test_imports_go_one_way(room: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "door"), [("prefect", "flows/"), ("lance", "pipeline/tables.py")]
+    ("package", "door"),
+    [
+        ("prefect", "flows/"),
+        ("lance", "pipeline/tables.py"),
+        ("obstore", "pipeline/buckets.py"),
+    ],
 )
 def test_one_door_per_outside_thing(package: str, door: str) -> None:
     users = {
@@ -55,6 +61,16 @@ def test_one_door_per_outside_thing(package: str, door: str) -> None:
     }
     assert users
     assert [user for user in users if not user.startswith(door)] == []
+
+
+@pytest.mark.parametrize("room", ["pipeline", "flows"])
+def test_a_root_is_read_as_what_it_is_never_as_a_folder(room: str) -> None:
+    """`Path("s3://bucket/x")` is a folder called `s3:` here, and nobody would be told."""
+    wrong = re.compile(r"\bPath\((\w+\.)*(root|first)\)")
+    found = [path for path in files(room) if wrong.search(path.read_text("utf-8"))]
+    assert [path.relative_to(ROOT).as_posix() for path in found] == ["pipeline/roots.py"][
+        : room == "pipeline"
+    ]
 
 
 @pytest.mark.parametrize("room", ALLOWED)

@@ -20,6 +20,7 @@ from pipeline.decoding import square
 from pipeline.description import Grid
 from pipeline.encoders import weights_identity
 from pipeline.fidelity.measuring import measured, weights_of
+from pipeline.roots import near, root_of
 from pipeline.tables import Shard, Table, TableFolder, digest
 
 NAME = "measures"
@@ -116,7 +117,7 @@ def rows(
     drawn = Drawn(scores, tuple(shards), values.size)
     found = [
         {**keys, **asdict(measure)}
-        for measure in measured(drawn, values, Path(root) / "fidelity", device)
+        for measure in measured(drawn, values, near(root_of(root)) / "fidelity", device)
     ]
     return pa.RecordBatch.from_pylist(found, schema=MEASURES.schema)
 

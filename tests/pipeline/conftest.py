@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from pipeline import alignment, captions, features, images, ledger, student, verdicts
+from pipeline.buckets import BucketPath
 from pipeline.config import RunConfig, load_run
 from pipeline.description import RECORD, description_folder
+from pipeline.roots import root_of
 from pipeline.tables import Manifest
 from pipeline.upstream import STAGES
 
@@ -158,7 +160,8 @@ def walk(walked: Callable[..., Path]) -> Callable[..., dict[str, Manifest]]:
     """Makes captions, images, verdicts and features, up to and with the stage named."""
 
     def through(config: RunConfig, last: str = "features") -> dict[str, Manifest]:
-        if not Path(config.root).exists():  # where tables are already, growth is what is tested
+        bare = not isinstance(root_of(config.root), BucketPath) and not Path(config.root).exists()
+        if bare:  # where tables are already, growth is what is tested
             shutil.copytree(walked(config, last), config.root)
         return _through(config, last)
 
@@ -178,7 +181,7 @@ def run_whole(config: RunConfig, last: str = "evaluate") -> tuple[dict[str, Mani
             found, made[stage.STAGE] = pretend(config, manifests, stage), ["weights"]
         elif found is None:
             found, made[stage.STAGE] = make_stage(stage, config, manifests)
-        folder = description_folder(Path(config.root), stage.STAGE, found.content)
+        folder = description_folder(root_of(config.root), stage.STAGE, found.content)
         if not (folder / RECORD).is_file():
             stage.describe(config, manifests, found).save(folder)
         manifests[stage.STAGE] = found
