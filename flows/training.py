@@ -9,6 +9,7 @@ many processes and can die alone.
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Protocol, cast
@@ -33,6 +34,7 @@ from pipeline.config import RunConfig, load_run
 from pipeline.description import write_whole
 from pipeline.tables import Manifest
 
+_SENDER = re.compile(r"^(\x1b\[\d+m)?\(\w+ pid=\d+[^)]*\)(\x1b\[\d+m)? ")
 Round = Annotated[int, Field(ge=1)]  # of on-policy alignment; `dpo.rounds` says how many
 
 
@@ -119,6 +121,7 @@ class Relay:
         self.progress: Progress | None = None
 
     def __call__(self, line: str) -> None:
+        line = said(line)
         row: dict[str, Any] = json.loads(line) if line.startswith('{"') else {}
         if "step" not in row or "steps" not in row:
             if line.strip():
@@ -129,3 +132,8 @@ class Relay:
         self.last = row["step"]
         self.made()
         self.progress(row["step"], f"loss {row['loss']:.4f}" if "loss" in row else "")
+
+
+def said(line: str) -> str:
+    """What a training's process printed, wherever it runs: Ray names the sender before it."""
+    return _SENDER.sub("", line)
