@@ -25,6 +25,9 @@ prctl and prctl(1, signal.SIGTERM)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
 
+# Ray passes on what its processes print; it would leave out lines that differ in numbers only.
+_ALL_LINES = {"RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
+
 
 def launch(
     command: Sequence[str], tell: Callable[[str], None], *, grace_seconds: float = 20.0
@@ -39,7 +42,7 @@ def launch(
         text=True,
         bufsize=1,
         start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1", **_ALL_LINES},
     )
     last: deque[str] = deque(maxlen=30)
     try:

@@ -29,7 +29,7 @@ from prefect.futures import PrefectFuture
 from flows.artifacts import Progress
 from pipeline.config import RunConfig
 from pipeline.disk import DiskRefused
-from pipeline.preflight import ON_DEVICE
+from pipeline.preflight import ON_DEVICE, on_cluster
 from pipeline.quarantine import Quarantined, ShardsQuarantined, reason_of, sentence
 from pipeline.spending import Meter, shard_name
 from pipeline.tables import Manifest, Shard, TableDamaged, Work
@@ -83,6 +83,7 @@ class Tally:
     def __init__(self, progress: Progress, done: int) -> None:
         self.progress, self.done = progress, done
         self.rows: dict[str, int] = {}
+        self.seconds: dict[str, float] = {}  # that a node took, which is not the time here
         self.lock, self.stopped = threading.Lock(), threading.Event()
 
     def __call__(self, work: Work, rows: int) -> None:
@@ -98,6 +99,11 @@ class Tally:
             told = self.rows.pop(work.name, None)
             self.done += work.rows
         return told is not None
+
+    def charge(self, meter: Meter, work: Work, shards: Sequence[Shard]) -> None:
+        """Their time: what a node told, else all since the last of them."""
+        names, seconds = [shard_name(shard) for shard in shards], self.seconds.pop(work.name, None)
+        meter.charge(names) if seconds is None else meter.add(names, seconds)
 
 
 def make_shards(
@@ -124,7 +130,7 @@ def make_shards(
             outcome.found[work.name], row = new, 0
             if tally.finish(work):
                 outcome.made += sum(shard.rows for shard in new)
-                meter.charge(shard_name(shard) for shard in new)
+                tally.charge(meter, work, new)
             continue
         tally.finish(work)
         outcome.given_up.append(given_up(work, state, config))
@@ -180,6 +186,11 @@ def finished(
     tally: Tally,
 ) -> Iterator[Ended]:
     """Each shard's task when it has ended. This is the one place where shards become tasks."""
+    if todo and on_cluster(config, stage.STAGE):
+        from flows.runners import on_nodes  # Ray is loaded where a run asks for it
+
+        yield from on_nodes(stage, config, upstream, todo, tally)
+        return
     works = {work.name: work for work in todo}
     slot = slot_of(stage, config)
 
@@ -189,21 +200,28 @@ def finished(
             made = stage.make(config, upstream, work, lambda rows: tally(work, rows))
         return [asdict(each) for each in made]
 
-    values = config.engine
-    one = task(
-        name="make",
-        task_run_name="make {shard}",
-        cache_policy=NO_CACHE,
-        persist_result=False,
-        retries=values.retries,
-        retry_delay_seconds=[values.retry_seconds * 2**n for n in range(values.retries)] or None,
-        retry_condition_fn=lambda _task, _run, state: passing(state.result(raise_on_failure=False)),
-    )(make)
-    most = values.threads if stage.side_by_side(config) else 1
+    one = task(name="make", task_run_name="make {shard}", **task_values(config))(make)
+    most = config.engine.threads if stage.side_by_side(config) else 1
     try:
         yield from in_turn(one, todo) if most == 1 else in_threads(one, todo, most)
     finally:  # also when it is cancelled: threads end at their next rows
         tally.stopped.set()
+
+
+def task_values(config: RunConfig) -> dict[str, Any]:
+    """How a shard's task is run, here or on a node."""
+    values = config.engine
+    return {
+        "cache_policy": NO_CACHE,
+        "persist_result": False,
+        "retries": values.retries,
+        "retry_delay_seconds": [values.retry_seconds * 2**n for n in range(values.retries)] or None,
+        "retry_condition_fn": may_pass,
+    }
+
+
+def may_pass(_task: object, _run: object, state: State[Values]) -> bool:
+    return passing(state.result(raise_on_failure=False))
 
 
 def in_turn(one: Task[[str], Values], todo: Sequence[Work]) -> Iterator[Ended]:

@@ -214,7 +214,8 @@ def describe(call: Call, manifest: Manifest, round: int = 0) -> Description:
     lacking = quarantine.lacking(root_of(call.config.root), call.stage.STAGE, manifest.content)
     if (folder / RECORD).is_file() and not lacking:
         return Description.load(folder)
-    described = call.stage.describe(call.config, call.upstream, manifest).without(lacking)
+    config = preflight.seen_here(call.config)
+    described = call.stage.describe(config, call.upstream, manifest).without(lacking)
     description = rounds.named(described, round)
     description.save(folder)
     return description

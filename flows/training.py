@@ -9,6 +9,7 @@ many processes and can die alone.
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Protocol, cast
@@ -34,6 +35,7 @@ from pipeline.description import write_whole
 from pipeline.roots import near, root_of
 from pipeline.tables import Manifest
 
+_SENDER = re.compile(r"^(\x1b\[\d+m)?\(\w+ pid=\d+[^)]*\)(\x1b\[\d+m)? ")
 Round = Annotated[int, Field(ge=1)]  # of on-policy alignment; `dpo.rounds` says how many
 
 
@@ -120,6 +122,7 @@ class Relay:
         self.progress: Progress | None = None
 
     def __call__(self, line: str) -> None:
+        line = said(line)
         row: dict[str, Any] = json.loads(line) if line.startswith('{"') else {}
         if "step" not in row or "steps" not in row:
             if line.strip():
@@ -130,3 +133,8 @@ class Relay:
         self.last = row["step"]
         self.made()
         self.progress(row["step"], f"loss {row['loss']:.4f}" if "loss" in row else "")
+
+
+def said(line: str) -> str:
+    """What a training's process printed, wherever it runs: Ray names the sender before it."""
+    return _SENDER.sub("", line)

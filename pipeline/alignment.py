@@ -93,7 +93,7 @@ def command(config_file: Path, upstream_file: Path) -> list[str]:
     """The process that trains; the flow starts it and reads its log."""
     dpo = load_run(config_file).dpo
     assert dpo is not None
-    return subprocess_command("aligning", dpo.num_processes, config_file, upstream_file)
+    return subprocess_command("aligning", dpo, config_file, upstream_file)
 
 
 def describe(

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import RunConfig
+from pipeline.config import LoopConfig, RunConfig
 from pipeline.description import write_whole
 from pipeline.roots import near, root_of, send
 from pipeline.seals import read_sealed, sha256_of, write_sealed
@@ -86,14 +86,16 @@ def training_folder(
 
 
 def subprocess_command(
-    module: str, num_processes: int, config_file: Path, upstream_file: Path
+    module: str, loop: LoopConfig, config_file: Path, upstream_file: Path
 ) -> list[str]:
-    """`python -m pipeline.<module>`, through torchrun when it is several processes."""
-    launcher = [sys.executable, "-m"]
-    if num_processes > 1:
-        launcher += ["torch.distributed.run", "--nproc-per-node", str(num_processes), "-m"]
+    """`python -m pipeline.<module>`, through torchrun or Ray Train when it is several processes."""
     files = ["--config", str(config_file), "--upstream", str(upstream_file)]
-    return [*launcher, f"pipeline.{module}", *files]
+    python = [sys.executable, "-m"]
+    if loop.launcher == "ray":
+        return [*python, "pipeline.cluster_training", "--program", module, *files]
+    if loop.num_processes > 1:
+        python += ["torch.distributed.run", "--nproc-per-node", str(loop.num_processes), "-m"]
+    return [*python, f"pipeline.{module}", *files]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

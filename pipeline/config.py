@@ -511,6 +511,7 @@ class LoopConfig(Frozen):
     """How a training is run. What it learns is the same whatever these values are, to rounding."""
 
     num_processes: int = Field(1, ge=1)
+    launcher: Literal["torchrun", "ray"] = "torchrun"  # ray: processes on any node of `engine.ray`
     strategy: Literal["ddp", "fsdp2"] = "ddp"  # fsdp2: weights, EMA and optimizer state in shards
     accumulation: int = Field(1, ge=1)  # parts in which a process takes its share of a batch
     checkpoint_activations: bool = False  # recompute blocks in the backward pass: less memory
@@ -699,12 +700,40 @@ class EvaluationConfig(Frozen):
     fidelity: FidelityConfig | None = None
 
 
-# --- the run ----------------------------------------------------------------------------------
+# --- the engine -------------------------------------------------------------------------------
+
+
+# Captions are harvested in one pass over their sources, so their shards stay with the flow.
+RayStage = Literal["images", "verdicts", "features", "student", "preferences", "dpo", "evaluate"]
+
+
+class NodeShare(Frozen):
+    """What one shard of a stage, or one process of a training, takes of a Ray node."""
+
+    num_cpus: float = Field(1, ge=0)
+    num_gpus: float | None = Field(None, ge=0)  # None: 1 where the stage works on `device: cuda`
+    # By the names that nodes were started with: {"a100": 1}
+    resources: dict[str, Annotated[float, Field(gt=0)]] = {}
+
+
+class RayConfig(Frozen):
+    """A Ray cluster that is running already (infra/README.md starts one)."""
+
+    # auto: the one that this machine is a node of; host:port; or ray://host:10001 from outside.
+    address: str = Field("auto", pattern=r"^(auto|(ray://)?[^\s/]+:\d+)$")
+    # Of a stage that is not named here a shard takes one CPU, and one GPU where it works on one.
+    stages: dict[RayStage, NodeShare] = {}
+    retries: int = Field(3, ge=0)  # of a shard or a training whose node or process died
+
+    def __hash__(self) -> int:  # a mapping among the values has none
+        return hash(self.model_dump_json())
 
 
 class EngineConfig(Frozen):
-    """How shards are made. No value here changes a row."""
+    """How shards are made, and where. No value here changes a row."""
 
+    task_runner: Literal["threads", "ray"] = "threads"  # ray: on the nodes of a cluster
+    ray: RayConfig = RayConfig()
     threads: int = Field(1, ge=1)  # shards made at once in a process, where a stage's parts allow
     retries: int = Field(2, ge=0)  # further tries of a shard that failed
     retry_seconds: float = Field(10, ge=0)  # before the second try; doubled for each one after it
@@ -713,6 +742,9 @@ class EngineConfig(Frozen):
     failures_in_a_row: int = Field(5, ge=1)  # then the cause is no single shard: the stage ends
     # A global concurrency limit of the Prefect server, of which a shard on the device holds a slot.
     slots: str | None = None
+
+
+# --- the run ----------------------------------------------------------------------------------
 
 
 class RunConfig(Frozen):
@@ -724,7 +756,7 @@ class RunConfig(Frozen):
     device: Literal["cpu", "cuda"] = "cpu"
     note: str = ""  # what a reader of its report must know before anything else
     plan: PlanConfig = PlanConfig()  # what it is thought to cost; changes nothing that is made
-    engine: EngineConfig = EngineConfig()  # how shards are made; changes nothing that is made
+    engine: EngineConfig = EngineConfig()  # what makes it, and where; changes nothing either
     captions: CaptionsConfig
     # A run may end early: `real` only harvests captions.
     images: ImagesConfig | None = None

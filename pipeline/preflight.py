@@ -9,10 +9,17 @@ import logging
 import shutil
 import subprocess
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline import captions, evaluators, judges, plugins, teachers
-from pipeline.config import CaptionsConfig, EncoderEmbedding, FeaturesConfig, RunConfig
+from pipeline.config import (
+    CaptionsConfig,
+    EncoderEmbedding,
+    FeaturesConfig,
+    LoopConfig,
+    RunConfig,
+)
 from pipeline.disk import DiskRefused, free_bytes
 from pipeline.encoder_configs import hub_cache, misfits, snapshot_of
 from pipeline.fidelity import table as fidelity
@@ -78,7 +85,9 @@ def cautions(config: RunConfig, stages: Sequence[str]) -> list[str]:
 def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
     """One sentence for each thing that is not there."""
     lacking = []
-    if config.device == "cuda" and any(stage in ON_DEVICE for stage in stages) and not has_gpu():
+    lacking += _missing_engine(config, stages)
+    here = [stage for stage in stages if stage in ON_DEVICE and not on_cluster(config, stage)]
+    if config.device == "cuda" and here and not has_gpu():
         lacking.append(
             "device: the run asks for cuda and no NVIDIA GPU is visible (nvidia-smi lists none). "
             "Use a machine with one, or try the same flows on a CPU: "
@@ -109,6 +118,34 @@ def missing(config: RunConfig, stages: Sequence[str]) -> list[str]:
     if free < MIN_FREE_GIB:
         lacking.append(f"disk: {free:.1f} GiB free at {config.root}, {MIN_FREE_GIB} GiB needed")
     return lacking
+
+
+def on_cluster(config: RunConfig, stage: str) -> bool:
+    """Is this stage made on the nodes of a Ray cluster, and not in the flow or beside it?"""
+    if stage in ("student", "dpo"):
+        loop: LoopConfig | None = getattr(config, stage)
+        return loop is not None and loop.launcher == "ray"
+    # Captions are one pass over their sources.
+    return config.engine.task_runner == "ray" and stage != "captions"
+
+
+def seen_here(config: RunConfig) -> RunConfig:
+    """To look at what nodes made: a flow whose machine has no GPU looks with its CPU."""
+    on_nodes = any(on_cluster(config, stage) for stage in ON_DEVICE if configured(config, stage))
+    if config.device == "cpu" or not on_nodes or has_gpu():
+        return config
+    return config.model_copy(update={"device": "cpu"})
+
+
+def _missing_engine(config: RunConfig, stages: Sequence[str]) -> list[str]:
+    asked = [stage for stage in stages if on_cluster(config, stage)]
+    lacking = [package for package in ("ray", "prefect_ray") if find_spec(package) is None]
+    if not asked or not lacking:
+        return []
+    return [
+        f"engine: {', '.join(asked)} on a Ray cluster need the extra 'ray' ({', '.join(lacking)} "
+        'cannot be imported): pip install -e ".[ray]"'
+    ]
 
 
 def _missing_scorer(config: RunConfig, stages: Sequence[str]) -> list[str]:

@@ -40,8 +40,16 @@ class Meter:
 
     def charge(self, names: Iterable[str]) -> None:
         now = self.clock()
-        line = {"what": list(names), "seconds": round(now - self.last, 3), "devices": self.devices}
+        self._write(names, now - self.last)
         self.last = now
+
+    def add(self, names: Iterable[str], seconds: float) -> None:
+        """What was measured elsewhere, beside others; the time here until now is in it."""
+        self._write(names, seconds)
+        self.last = self.clock()
+
+    def _write(self, names: Iterable[str], seconds: float) -> None:
+        line = {"what": list(names), "seconds": round(seconds, 3), "devices": self.devices}
         append(self.path, line)
 
 

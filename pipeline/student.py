@@ -64,7 +64,7 @@ def command(config_file: Path, upstream_file: Path) -> list[str]:
     """The process that trains; the flow starts it and reads its log."""
     student = load_run(config_file).student
     assert student is not None
-    return subprocess_command("pretraining", student.num_processes, config_file, upstream_file)
+    return subprocess_command("pretraining", student, config_file, upstream_file)
 
 
 def describe(

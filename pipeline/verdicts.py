@@ -7,6 +7,7 @@ Out:   `verdicts`, one row for every picture, in the same order; where the run h
 Rerun: judges only the shards of pictures that are new.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -167,8 +168,12 @@ def _name_for(maker: str, images: Shard) -> str:
 
 @cache
 def build_judge(config: JudgeConfig, root: str) -> Judge:
-    """One a process; its answers so far lie in the run's root."""
-    return judges.build(config, near(root_of(root)) / "answers.sqlite")
+    """One a process; its answers so far lie in the run's root, a cluster's node by node.
+
+    SQLite's log ahead of the file is shared by the processes of one machine.
+    """
+    node = os.environ.get("LIGHTGEN_NODE", "")
+    return judges.build(config, near(root_of(root)) / f"answers{node and '-'}{node}.sqlite")
 
 
 # --- rows ---------------------------------------------------------------------------------------

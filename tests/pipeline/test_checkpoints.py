@@ -15,7 +15,7 @@ from pipeline.checkpoints import (
     subprocess_command,
     training_folder,
 )
-from pipeline.config import load_run
+from pipeline.config import LoopConfig, load_run
 
 
 def test_a_training_is_finished_when_its_manifest_is_there(tmp_path: Path, debug_run) -> None:
@@ -66,12 +66,20 @@ def test_rows_beyond_the_saved_step_are_made_again(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "nothing.jsonl") == []
 
 
+def test_a_cluster_starts_the_same_program_wherever_its_processes_are() -> None:
+    loop = LoopConfig(num_processes=4, launcher="ray")
+    assert subprocess_command("aligning", loop, Path("run.yaml"), Path("above.json")) == [
+        *(sys.executable, "-m", "pipeline.cluster_training", "--program", "aligning"),
+        *("--config", "run.yaml", "--upstream", "above.json"),
+    ]
+
+
 def test_several_processes_go_through_torchrun() -> None:
     run, above = Path("run.yaml"), Path("upstream.json")
     files = ["--config", "run.yaml", "--upstream", "upstream.json"]
-    one = subprocess_command("pretraining", 1, run, above)
+    one = subprocess_command("pretraining", LoopConfig(), run, above)
     assert one == [sys.executable, "-m", "pipeline.pretraining", *files]
-    assert subprocess_command("pretraining", 4, run, above) == [
+    assert subprocess_command("pretraining", LoopConfig(num_processes=4), run, above) == [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4"),
         *("-m", "pipeline.pretraining", *files),
     ]

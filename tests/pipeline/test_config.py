@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline import alignment, features, images, student, verdicts
 from pipeline.config import RUNS, RowFilter, load_run
+from pipeline.tables import Manifest
 
 
 def test_an_override_changes_one_value() -> None:
@@ -135,3 +137,14 @@ def test_wrong_caption_values_are_named(change: dict, words: str) -> None:
 def test_a_filter_says_what_it_wants() -> None:
     with pytest.raises(ValueError, match="equals, at_least or at_most"):
         RowFilter(column="score")
+
+
+def test_where_a_run_is_made_names_no_other_table_and_no_other_weights() -> None:
+    elsewhere = {"engine": {"task_runner": "ray"}, "student.launcher": "ray", "dpo.launcher": "ray"}
+    here, there = load_run("tiny"), load_run("tiny", elsewhere)
+    assert here != there
+    for stage in (images, verdicts, features):
+        above = {name: Manifest(name, "content") for name in ("captions", "images", "verdicts")}
+        assert stage.places(here, above) == stage.places(there, above)
+    for stage, part in ((student, "student"), (alignment, "dpo")):
+        assert stage.slice_of(getattr(here, part)) == stage.slice_of(getattr(there, part))

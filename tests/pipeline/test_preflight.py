@@ -90,3 +90,23 @@ def test_the_weights_of_a_caption_encoder_are_looked_for() -> None:
     run = load_run("full", {"captions.diversity.embedding": embedding})
     sentences = preflight.missing(run, ["captions"])
     assert any("captions.diversity.embedding.model" in each for each in sentences)
+
+
+ELSEWHERE = {"device": "cuda", "engine": {"task_runner": "ray"}, "student.launcher": "ray"}
+
+
+def test_stages_on_a_cluster_need_ray_here_and_the_gpu_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    run, stages = load_run("tiny", ELSEWHERE), ["captions", "images", "features", "student"]
+    assert [preflight.on_cluster(run, stage) for stage in stages] == [False, True, True, True]
+    [sentence] = preflight.missing(run, stages)
+    assert "images, features, student on a Ray cluster need the extra" in sentence
+    assert "no NVIDIA GPU" in preflight.missing(run, ["dpo"])[0]  # its launcher is torchrun
+    assert preflight.missing(load_run("tiny"), stages) == []
+
+
+def test_a_flow_without_a_gpu_looks_with_its_cpu_at_what_nodes_made() -> None:
+    assert preflight.seen_here(load_run("tiny", ELSEWHERE)).device == "cpu"
+    assert preflight.seen_here(load_run("tiny", {"device": "cuda"})).device == "cuda"

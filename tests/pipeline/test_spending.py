@@ -66,3 +66,11 @@ def test_devices_are_those_of_processes_and_servers() -> None:
     stages = ("images", "verdicts", "student", "dpo")
     assert [devices_of(run, stage) for stage in stages] == [1, 2, 8, 8]
     assert devices_of(load_run("tiny"), "verdicts") == 1
+
+
+def test_a_shard_made_elsewhere_costs_what_it_took_there(tmp_path: Path) -> None:
+    clock = meter(tmp_path, 10, 14, 15, 15.5)
+    for shard, seconds in zip(SHARDS, (3.0, 4.0), strict=True):  # side by side, for 5 seconds
+        clock.add([shard_name(shard)], seconds)
+    clock.charge(["whole"])
+    assert device_seconds(tmp_path, manifest(*SHARDS)) == 3 + 4 + 0.5

@@ -1,0 +1,108 @@
+"""A run on two real Ray nodes: the same bytes as on one machine, also when one node is killed."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed")
+import ray
+from ray.cluster_utils import Cluster
+
+from flows.distillation import distill
+from flows.training import student
+from pipeline import cluster as nodes
+from pipeline.config import NodeShare
+from tests.flows import two_nodes
+from tests.flows.conftest import debug_values
+
+pytestmark = pytest.mark.slow  # nodes start, and processes on them that import what a flow does
+WEIGHTS = "checkpoints/*/final/model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    before = dict(os.environ)
+    os.environ.update(two_nodes.ENVIRONMENT)
+    made = Cluster(initialize_head=True, head_node_args=two_nodes.SMALL)
+    made.add_node(**two_nodes.SMALL)
+    yield made
+    made.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def run(folder: Path, launcher: str = "", **engine: Any) -> Path:
+    """Captions to features, and with a launcher a short training by two processes."""
+    values = debug_values(folder / "artifacts")
+    values["captions"] = {
+        "sources": [{"kind": "shapes", "num_captions": 900}],
+        "rows_per_shard": 100,
+    }
+    values["student"] |= {"phases": values["student"]["phases"][:1], "num_processes": 2}
+    values["student"] |= {"launcher": launcher}
+    for stage in ("preferences", "dpo", "evaluation", *(() if launcher else ("student",))):
+        del values[stage]
+    folder.mkdir(exist_ok=True)
+    path = folder / "debug.yaml"
+    path.write_text(yaml.safe_dump({**values, "engine": engine}))
+    return path
+
+
+def on(cluster: Cluster) -> dict[str, Any]:
+    return {"task_runner": "ray", "ray": {"address": cluster.address}}
+
+
+@pytest.fixture(scope="module")
+def alone(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of what one machine makes, its two training processes under torchrun."""
+    folder = tmp_path_factory.mktemp("alone")
+    distill(run=str(run(folder, "torchrun")))
+    return folder / "artifacts"
+
+
+def test_what_no_node_has_is_said_before_ray_waits_for_it(cluster: Cluster) -> None:
+    arguments = nodes.init_arguments(cluster.address)
+    with (
+        nodes.reached(cluster.address, lambda: ray.init(**arguments), ray.shutdown),
+        pytest.raises(ValueError, match=r"images: .*'GPU': 1.* fits no node .*'CPU': 1"),
+    ):
+        nodes.fitting("engine.ray.stages.images", NodeShare(num_gpus=1))
+
+
+def test_two_nodes_train_the_weights_that_torchrun_trains(
+    cluster: Cluster, alone: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(alone, tmp_path / "artifacts")
+    shutil.rmtree(tmp_path / "artifacts" / "checkpoints")
+    student(run=str(run(tmp_path, "ray", **on(cluster))))
+    [expected], [made] = alone.glob(WEIGHTS), (tmp_path / "artifacts").glob(WEIGHTS)
+    assert made.read_bytes() == expected.read_bytes()
+
+
+def test_a_node_killed_in_the_middle_costs_no_byte(
+    cluster: Cluster, alone: Path, tmp_path: Path
+) -> None:
+    doomed, torn = cluster.add_node(**two_nodes.SMALL), []
+
+    def strike() -> None:
+        end = time.monotonic() + 120
+        while not torn and time.monotonic() < end:
+            pids = two_nodes.processes(doomed)
+            torn.extend(two_nodes.writes(pids))
+        two_nodes.kill(pids)
+
+    striker = threading.Thread(target=strike)
+    striker.start()
+    distill(run=str(run(tmp_path, **on(cluster))))
+    striker.join()
+    made, expected = two_nodes.files(tmp_path / "artifacts"), two_nodes.files(alone)
+    assert torn
+    assert len(expected) > 30
+    assert made == expected
