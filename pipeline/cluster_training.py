@@ -27,6 +27,7 @@ from pipeline import cluster, preflight
 from pipeline.config import LoopConfig, RunConfig, load_run
 from pipeline.disk import DiskRefused, writing
 from pipeline.pretraining import read_upstream
+from pipeline.roots import root_of
 
 # What each program trains, and the stage whose share of a node a process takes.
 PROGRAMS = {"pretraining": ("train_student", "student"), "aligning": ("align_student", "dpo")}
@@ -121,7 +122,7 @@ def work(order: dict[str, Any]) -> None:
     torch.set_num_threads(order["threads"])  # as torchrun does: sums depend on it
     train = getattr(import_module(f"pipeline.{order['program']}"), PROGRAMS[order["program"]][0])
     try:
-        with writing(Path(config.root)):
+        with writing(root_of(config.root)):
             train(config, upstream)
     except (DiskRefused, ValueError) as error:
         _refused(post).write_text(f"{error}\n", encoding="utf-8")
