@@ -18,6 +18,7 @@ import fcntl
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -111,9 +112,11 @@ class TableFolder:
             with LanceFileWriter(file, schema=schema, version=FORMAT) as writer:
                 for chunk in chunked(batches, schema, self.name):
                     writer.write_batch(chunk)
-            flush(part)
+            with ThreadPoolExecutor(1) as beside:  # the disk and the processor at once
+                summed = beside.submit(sha256_of, part)
+                flush(part)
         rows = int(LanceFileReader(file).metadata().num_rows)
-        shard = Shard(name, rows, sha256_of(part), part.stat().st_size, self.name)
+        shard = Shard(name, rows, summed.result(), part.stat().st_size, self.name)
         if isinstance(self.path, BucketPath):
             return self._put(part, shard)
         with self._locked():
