@@ -20,11 +20,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from lance.file import LanceFileReader
 from numpy.typing import NDArray
 
 from pipeline.buckets import BucketPath
 from pipeline.mapped_files import Bytes, MappedFiles, NotFlat
+from pipeline.tables import layout
 
 __all__ = ["Bytes", "FlatColumn", "MappedFiles", "NotFlat", "Rows", "cut", "flat_columns"]
 Rows = NDArray[np.int64]
@@ -83,7 +83,7 @@ def flat_columns(
     for path in paths:
         if isinstance(path, BucketPath) or not path.is_file():
             raise NotFlat(f"{path} is not a file of a local disk")
-    files, described = MappedFiles(paths), [LanceFileReader(str(p)).metadata() for p in paths]
+    files, described = MappedFiles(paths), [layout(path) for path in paths]
     counts = [int(each.num_rows) for each in described]
     if not paths or sum(counts) != num_rows:
         raise NotFlat(f"its files have {sum(counts)} rows, the version has {num_rows}")

@@ -60,7 +60,7 @@ from pipeline.snapshots import Manifest, Shard, Snapshot, Table, Work
 __all__ = [
     "CHUNK_ROWS", "NO_COMPRESSION", "Manifest", "Shard", "Snapshot", "Table", "TableDamaged",
     "TableFolder", "Work", "at_hand", "batches", "committed", "data_file", "digest",
-    "give_back_memory", "identifier", "missing_files", "read", "take",
+    "give_back_memory", "identifier", "layout", "missing_files", "read", "take",
 ]  # fmt: skip
 FORMAT = "2.2"
 STALE_SECONDS = 24 * 3600
@@ -384,6 +384,11 @@ def _near_enough(
         except Damaged as damaged:
             raise TableDamaged(f"{damaged}; verify moves it aside, to be made again") from damaged
         yield here
+
+
+def layout(file: Path) -> Any:
+    """Lance's own description of a data file on this disk: rows, and the pages of each column."""
+    return LanceFileReader(str(file)).metadata()
 
 
 def _fragments(
