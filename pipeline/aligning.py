@@ -25,6 +25,7 @@ from pipeline.held_out import HeldOut
 from pipeline.pairs import COLUMNS, Pairs, check_latents
 from pipeline.parallel import Weights, recompute_activations
 from pipeline.preferences import PREFERENCES
+from pipeline.prefetch import prefetched
 from pipeline.pretraining import build_accelerator, program
 from pipeline.reference_errors import ErrorTable
 from pipeline.roots import bring, root_of
@@ -52,24 +53,26 @@ def align_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     looker = None
     if values.watch_every and accelerator.is_main_process:
         looker = HeldOut.build(config, upstream, place.path, named(accelerator.device))
-    average = fit(
-        policy,
-        step,
-        values.optimizer,
-        values,
-        Schedule(
-            values.steps,
-            values.batch_size,
-            values.watch_every,
-            seed=values.seed,
-            position=lambda step: position_of(pairs.source, values.seed, values.batch_size),
-            stop=partial(too_far, values.max_winner_rise),
-        ),
-        place.path,
-        accelerator=accelerator,
-        watch=looker.look if looker else None,
-        label="DPO",
+    schedule = Schedule(
+        values.steps,
+        values.batch_size,
+        values.watch_every,
+        seed=values.seed,
+        position=lambda step: position_of(pairs.source, values.seed, values.batch_size),
+        stop=partial(too_far, values.max_winner_rise),
     )
+    with prefetched(step.prepare, step.expect, values, values.steps, accelerator) as step.ready:
+        average = fit(
+            policy,
+            step,
+            values.optimizer,
+            values,
+            schedule,
+            place.path,
+            accelerator=accelerator,
+            watch=looker.look if looker else None,
+            label="DPO",
+        )
     if accelerator.is_main_process:
         finish(config, upstream, place, average)
     accelerator.end_training()
@@ -90,7 +93,10 @@ def load_pairs(
     cells = preferences.image_size // student.model.latent_stride
     pairs = Pairs.load(
         TableRows.open(root, snapshot, COLUMNS, gib),
-        TextStates(TableRows.open(root, text, text_columns(config.features), gib)),
+        TextStates(
+            TableRows.open(root, text, text_columns(config.features), gib),
+            pinned=config.device == "cuda",
+        ),
         shape=(student.model.latent_channels, cells, cells),
         balance=values.balance,
         check=main,

@@ -10,8 +10,8 @@ Shapes: B pairs, T rows in the head.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -26,9 +26,11 @@ from lightgen_model.dpo import dpo_loss, noise_weights
 from lightgen_model.model import LightGen, Split, TokenLosses
 from pipeline.batches import Rows
 from pipeline.config import DpoConfig, MaskingConfig
-from pipeline.draws import Draws, draw, to_device
+from pipeline.draws import Draws, draw, pinned, to_device
 from pipeline.pair_draws import draw_pairs
 from pipeline.pairs import Pairs
+from pipeline.prefetch import Place
+from pipeline.text_states import Padded
 from pipeline.training import Part
 
 # The first step compares equal weights; bf16 may round its loss, nothing else may move it.
@@ -46,6 +48,30 @@ class Inputs(NamedTuple):
     draws: Mapping[str, Tensor]
 
 
+class PairBatch(NamedTuple):
+    """The same before the device, with what winner and loser share once."""
+
+    pairs: Rows  # (B,)
+    number: int
+    latents: Tensor  # (2 B, c, h, w), winners, then losers
+    text: Padded  # (B, L, E)
+    lengths: Tensor  # (B,)
+    split: Split  # of 2 B
+    draws: Draws  # of B
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> "PairBatch":
+        return self._replace(
+            latents=move(self.latents),
+            text=self.text.map(move),
+            lengths=move(self.lengths),
+            split=self.split.map(move),
+            draws=self.draws.map(move),
+        )
+
+    def decoded(self) -> "PairBatch":
+        return self._replace(text=Padded(self.text.decoded()))
+
+
 class Reference(Protocol):
     def __call__(self, inputs: Inputs) -> Tensor:
         """Errors of winners, then of losers, (2 B,)."""
@@ -60,6 +86,10 @@ class DpoStep:
     pairs: Pairs
     reference: Reference
     starts_equal: bool = True  # the policy starts as the reference
+    ready: Callable[[Place], PairBatch] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.ready = self.prepare
 
     def __call__(
         self, model: nn.Module, step: int, part: Part
@@ -96,51 +126,64 @@ class DpoStep:
 
     def inputs(self, step: int, part: Part, device: torch.device) -> Inputs:
         """What a part of a step's batch is made of."""
+        return on_device(self.ready((step, part)), device)
+
+    def prepare(self, place: Place) -> PairBatch:
+        """A pure function of the step and the part; the device is not asked for anything."""
+        step, part = place
         size = self.config.batch_size
-        everyone = self.pairs.batch(size, self.config.seed, step)
-        mine = part.of(size)
+        everyone, mine = self.pairs.batch(size, self.config.seed, step), part.of(size)
         rows = everyone[list(mine)]
         longest = int(self.pairs.text.lengths[self.pairs.text_rows[everyone]].max())
+        number = 0
         if self.config.draws_per_pair:
             number = step % self.config.draws_per_pair
-            return self.of_pairs(rows, number, device, longest)
-        seed = self.config.seed + 1
-        draws = draw(size, mine, self.num_tokens, self.model, self.masking, seed, step)
-        return self._on_device(rows, 0, draws, longest, device)
+            draws = self._own_draws(rows, number)
+        else:
+            seed = self.config.seed + 1
+            draws = draw(size, mine, self.num_tokens, self.model, self.masking, seed, step)
+        made = self._batch(rows, number, draws, longest)
+        return made.map(pinned) if self.pairs.text.pinned else made.decoded()
 
-    def of_pairs(self, rows: Rows, number: int, device: torch.device, longest: int = 0) -> Inputs:
+    def expect(self, place: Place) -> None:
+        step, part = place
+        everyone = self.pairs.batch(self.config.batch_size, self.config.seed, step)
+        self.pairs.expect(everyone[list(part.of(self.config.batch_size))])
+
+    def of_pairs(self, rows: Rows, number: int, device: torch.device) -> Inputs:
         """Some pairs with a draw of their own."""
-        pair_ids = [self.pairs.pair_ids[row] for row in rows]
-        seed = self.config.seed + 1
-        draws = draw_pairs(pair_ids, number, self.num_tokens, self.model, self.masking, seed)
-        return self._on_device(rows, number, draws, longest, device)
+        return on_device(self._batch(rows, number, self._own_draws(rows, number)), device)
 
     @property
     def num_tokens(self) -> int:
         _, height, width = self.pairs.shape
         return height * width // self.model.patch_size**2
 
-    def _on_device(
-        self, rows: Rows, number: int, draws: Draws, longest: int, device: torch.device
-    ) -> Inputs:
-        states, lengths = self.pairs.text.take(self.pairs.text_rows[rows], longest)
-        winners, losers = self.pairs.take(rows)
+    def _own_draws(self, rows: Rows, number: int) -> Draws:
+        pair_ids = [self.pairs.pair_ids[row] for row in rows]
+        seed = self.config.seed + 1
+        return draw_pairs(pair_ids, number, self.num_tokens, self.model, self.masking, seed)
+
+    def _batch(self, rows: Rows, number: int, draws: Draws, longest: int = 0) -> PairBatch:
+        text_rows = self.pairs.text_rows[rows]
+        states = self.pairs.text.padded(text_rows, longest)
+        lengths = torch.from_numpy(self.pairs.text.lengths[text_rows])
         # Rows of the head run sample by sample, so the loser's draws repeat the winner's.
-        split = Split.of(torch.cat([draws.mask] * 2)).map(lambda x: to_device(x, device))
-        given = (
-            to_device(torch.cat([winners, losers]), device),
-            to_device(torch.cat([states, states]), device),
-            to_device(torch.cat([lengths, lengths]), device),
-            split,
-        )
-        # No text is dropped; saying so gives the null text a gradient of zero, which DDP waits for.
-        rest = {
-            "times": draws.times,
-            "noise": draws.noise,
-            "drop_text": torch.zeros(len(rows), dtype=torch.bool),
-        }
-        both = {n: to_device(torch.cat([x, x]), device) for n, x in rest.items()}
-        return Inputs(rows, number, given, both)
+        split = Split.of(torch.cat([draws.mask] * 2))
+        latents = torch.cat(self.pairs.take(rows))
+        return PairBatch(rows, number, latents, states, lengths, split, draws)
+
+
+def on_device(made: PairBatch, device: torch.device) -> Inputs:
+    """A batch where it is used; what winner and loser share is copied there once."""
+    made = made.map(lambda x: to_device(x, device))
+    states, lengths, draws = made.text.decoded(), made.lengths, made.draws
+    both = torch.cat([states, states]), torch.cat([lengths, lengths])
+    # No text is dropped; saying so gives the null text a gradient of zero, which DDP waits for.
+    drop = torch.zeros_like(draws.drop_text)
+    rest = {"times": draws.times, "noise": draws.noise, "drop_text": drop}
+    twice = {name: torch.cat([x, x]) for name, x in rest.items()}
+    return Inputs(made.pairs, made.number, (made.latents, *both, made.split), twice)
 
 
 def errors_of(network: nn.Module, inputs: Inputs, weighting: str, head: HeadConfig) -> Tensor:

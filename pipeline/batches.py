@@ -13,10 +13,8 @@ Shapes: B rows, c latent channels, h w latent cells, L text tokens (the longest 
 batch), E text width.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -27,100 +25,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightgen_model.latents import draw_latents, normalise
-from pipeline.encoded_text import unpack
-from pipeline.tables import Snapshot, at_hand, read, take
+from pipeline.buffers import Buffers
+from pipeline.orders import Order, batch_rows
+from pipeline.table_rows import Rows, TableRows
+from pipeline.text_states import Padded, TextStates
 
-Rows = NDArray[np.int64]
-
-
-class TableRows:
-    """Some columns of a table by row number: held in memory, or read when asked for."""
-
-    def __init__(
-        self,
-        held: pa.Table | None,
-        root: Path | None = None,
-        snapshot: Snapshot | None = None,
-        columns: Sequence[str] = (),
-    ) -> None:
-        self.held = None if held is None else held.combine_chunks()
-        self.root, self.snapshot = root, snapshot
-        self.columns = held.column_names if held is not None else columns
-
-    @staticmethod
-    def open(
-        root: Path, snapshot: Snapshot, columns: Sequence[str], memory_gib: float
-    ) -> "TableRows":
-        """Checksums are compared where the files are read whole, which is where they are held."""
-        size = sum(shard.size for shard in snapshot.shards)
-        root = root if size <= memory_gib * 2**30 else at_hand(root, snapshot)
-        held = read(root, snapshot, columns) if size <= memory_gib * 2**30 else None
-        return TableRows(held, root, snapshot, columns)
-
-    def take(self, rows: Rows) -> pa.Table:
-        """Rows by number, in the order asked for."""
-        if self.held is not None:
-            return self.held.take(pa.array(rows))
-        assert self.root is not None and self.snapshot is not None
-        return take(self.root, self.snapshot, rows.tolist(), self.columns)
-
-    def whole(self, column: str) -> pa.ChunkedArray:
-        """All of a small column."""
-        if self.held is not None:
-            return self.held[column]
-        assert self.root is not None and self.snapshot is not None
-        return read(self.root, self.snapshot, [column], check=False)[column]
-
-
-class TextStates:
-    """T5 states of every caption, without padding until they are taken."""
-
-    def __init__(self, rows: TableRows) -> None:
-        self.source = rows
-        self.columns = [name for name in ("states", "scales") if name in rows.columns]
-        names = rows.whole("caption_id").to_pylist()
-        self.place = {name: row for row, name in enumerate(names)}
-        self.lengths = rows.whole("length").to_numpy().astype(np.int64)
-
-    def require_width(self, width: int) -> None:
-        if not len(self.lengths):
-            return
-        given = self.take(np.zeros(1, np.int64))[0].shape[2]
-        if given != width:
-            raise ValueError(
-                f"student.model.text_width: {width}, but the text encoder's states are {given} wide"
-            )
-
-    def rows(self, caption_ids: Sequence[str]) -> Rows:
-        """Row of each caption; a missing one is named before training starts."""
-        missing = sorted({name for name in caption_ids if name not in self.place})
-        if missing:
-            raise ValueError(f"{len(missing)} captions have no text states, such as {missing[:3]}")
-        return np.array([self.place[name] for name in caption_ids], np.int64)
-
-    def take(self, rows: Rows, longest: int = 0) -> tuple[Tensor, Tensor]:
-        """States (B, L, E) float32, zero beyond each length, and lengths (B,).
-
-        L is `longest`, or what these rows need where that is more.
-        """
-        lengths = self.lengths[rows]
-        stored = self.source.take(rows).select(self.columns).to_pylist()
-        padded: Tensor | None = None
-        for number, (row, length) in enumerate(zip(stored, lengths.tolist(), strict=True)):
-            states = unpack(row, length)
-            if padded is None:
-                shape = (len(rows), max(longest, int(lengths.max())), states.shape[1])
-                padded = torch.zeros(shape)
-            padded[number, :length] = states
-        assert padded is not None
-        return padded, torch.from_numpy(lengths)
+__all__ = [
+    "Batch",
+    "FeatureBatches",
+    "Rows",
+    "TableRows",
+    "TextStates",
+    "batch_rows",
+    "position_of",
+]
 
 
 class Batch(NamedTuple):
     latents: Tensor  # (B, c, h, w)
-    states: Tensor  # (B, L, E)
+    text: Padded  # (B, L, E)
     lengths: Tensor  # (B,)
     features: Tensor | None = None  # (B, N, F), a vision model's
+
+    @property
+    def states(self) -> Tensor:
+        """(B, L, E) float32"""
+        return self.text.decoded()
+
+    def decoded(self) -> "Batch":
+        """The same with states in float32, for a processor that is the device itself."""
+        return self._replace(text=Padded(self.states))
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> "Batch":
+        features = None if self.features is None else move(self.features)
+        return Batch(move(self.latents), self.text.map(move), move(self.lengths), features)
 
 
 @dataclass(frozen=True)
@@ -132,10 +70,10 @@ class FeatureBatches:
     cells: int  # h and w
     scale: float
     shift: float
-    batch_size: int
-    seed: int
+    order: Order
     alignment: TableRows | None = None  # a vision model's features of the same rows
     alignment_width: int = 0  # F
+    memory: Buffers = field(default_factory=Buffers)
 
     @staticmethod
     def load(
@@ -149,6 +87,7 @@ class FeatureBatches:
         seed: int,
         alignment: TableRows | None = None,
         alignment_width: int = 0,
+        buckets: int = 0,
     ) -> "FeatureBatches":
         captions = source.whole("caption_id").to_pylist()
         if not captions:
@@ -156,47 +95,68 @@ class FeatureBatches:
         rows = text.rows(captions)
         if alignment is not None:
             _same_rows(source, alignment)
-        place = (len(captions), rows, text, cells, scale, shift, batch_size, seed)
-        return FeatureBatches(source, *place, alignment, alignment_width)
+        order = Order(len(captions), batch_size, seed, text.lengths[rows], buckets)
+        place = (rows, text, cells, scale, shift, order)
+        return FeatureBatches(source, len(captions), *place, alignment, alignment_width)
 
-    def take(self, step: int, part: Sequence[int], generators: Sequence[torch.Generator]) -> Batch:
+    @property
+    def batch_size(self) -> int:
+        return self.order.batch_size
+
+    def take(self, step: int, part: Sequence[int], generators: Iterable[torch.Generator]) -> Batch:
         """Some rows of a step's batch. Each row's latent is drawn with its own generator."""
-        everyone = batch_rows(self.num_rows, self.batch_size, self.seed, step)
+        everyone = self.order.rows(step)
         rows = everyone[list(part)]
         latents = self._latents(rows, generators)
         longest = int(self.text.lengths[self.text_rows[everyone]].max())
-        states, lengths = self.text.take(self.text_rows[rows], longest)
-        return Batch(latents, states, lengths, self._features(rows))
+        text_rows = self.text_rows[rows]
+        lengths = torch.from_numpy(self.text.lengths[text_rows])
+        return Batch(latents, self.text.padded(text_rows, longest), lengths, self._features(rows))
 
-    def _latents(self, rows: Rows, generators: Sequence[torch.Generator]) -> Tensor:
+    def expect(self, step: int, part: Sequence[int]) -> None:
+        """These rows are taken soon: where they lie on a disk, it may begin to read them."""
+        rows = self.order.rows(step)[list(part)]
+        self.source.expect(rows)
+        self.text.source.expect(self.text_rows[rows])
+        if self.alignment is not None:
+            self.alignment.expect(rows)
+
+    def _latents(self, rows: Rows, generators: Iterable[torch.Generator]) -> Tensor:
         """Drawn from moments, each with its own generator; means are taken as they are."""
-        table = self.source.take(rows)
-        if "means" in table.column_names:
-            return mean_latents(table["means"], "means", self.cells, self.scale, self.shift)
-        moments = shaped(table["moments"], self.cells)
+        if "means" in self.source.columns:
+            means = shaped(self.source.fixed("means", rows), self.cells)
+            return self._normalised(means)
+        moments = shaped(self.source.fixed("moments", rows), self.cells)
         drawn = [
             draw_latents(one[None], self.scale, self.shift, generator)
             for one, generator in zip(moments, generators, strict=True)
         ]
         return torch.cat(drawn)
 
+    def _normalised(self, means: Tensor) -> Tensor:
+        """As `normalise` has it, in memory that was touched before."""
+        out = self.memory.empty(4 * means.numel()).view(torch.float32).view(means.shape)
+        return out.copy_(means).sub_(self.shift).mul_(self.scale)
+
     def _features(self, rows: Rows) -> Tensor | None:
         if self.alignment is None:
             return None
-        bits = b"".join(self.alignment.take(rows)["alignment"].to_pylist())
-        flat = torch.frombuffer(bytearray(bits), dtype=torch.float16)
-        per_row, rest = divmod(len(flat) // len(rows), self.alignment_width)
+        flat = torch.from_numpy(self.alignment.fixed("alignment", rows))
+        per_row, rest = divmod(flat.shape[1], self.alignment_width)
         if rest:
             raise ValueError(
                 f"student.model.repa.width: {self.alignment_width}, but the table has "
-                f"{len(flat) // len(rows)} values a picture"
+                f"{flat.shape[1]} values a picture"
             )
         return flat.view(len(rows), per_row, self.alignment_width)
 
     def position(self, step: int) -> dict[str, object]:
         """Which data follows after `step` steps, in plain values."""
-        place = divmod(step, max(1, self.num_rows // self.batch_size))
-        return {**position_of(self.source, self.seed, self.batch_size), "epoch_and_step": [*place]}
+        place = position_of(self.source, self.order.seed, self.batch_size)
+        if self.order.buckets > 1:  # then the order depends on how long texts are, too
+            text = self.text.source.snapshot
+            place |= {"buckets": self.order.buckets, "text": text.content if text else ""}
+        return {**place, "epoch_and_step": [*divmod(step, self.order.per_epoch)]}
 
 
 def _same_rows(source: TableRows, alignment: TableRows) -> None:
@@ -205,9 +165,12 @@ def _same_rows(source: TableRows, alignment: TableRows) -> None:
 
 
 def position_of(source: TableRows, seed: int, batch_size: int) -> dict[str, object]:
-    """The pinned table and what orders its rows."""
+    """The pinned table and what orders its rows. `content` is what counts; the version's number
+    tells people where it is, and states of a time that knew no contents what they were made of."""
     table = source.snapshot
-    pinned = {"table": table.table, "version": table.version} if table else {}
+    pinned = {}
+    if table:
+        pinned = {"table": table.table, "version": table.version, "content": table.content}
     return {**pinned, "seed": seed, "batch_size": batch_size}
 
 
@@ -218,31 +181,16 @@ def fixed(column: pa.ChunkedArray) -> NDArray[np.float16]:
     return flat.reshape(len(array), -1).copy()
 
 
-def shaped(column: pa.ChunkedArray, cells: int) -> Tensor:
-    """A column of moments (B, 2c, h, w) or means (B, c, h, w), float16."""
-    return rearrange(torch.from_numpy(fixed(column)), "b (c h w) -> b c h w", h=cells, w=cells)
+def shaped(rows: NDArray[np.float16], cells: int) -> Tensor:
+    """Rows of moments as (B, 2c, h, w) or of means as (B, c, h, w), float16."""
+    return rearrange(torch.from_numpy(rows), "b (c h w) -> b c h w", h=cells, w=cells)
 
 
 def mean_latents(
     column: pa.ChunkedArray, latents: str, cells: int, scale: float, shift: float
 ) -> Tensor:
     """Normalised latents (B, c, h, w) of a column of `moments` or `means`, without chance."""
-    stored = shaped(column, cells).float()
+    stored = shaped(fixed(column), cells).float()
     if latents == "moments":
         return draw_latents(stored, scale, shift, None)
     return normalise(stored, scale, shift)
-
-
-def batch_rows(num_rows: int, batch_size: int, seed: int, step: int) -> Rows:
-    """Rows of one global step: every epoch a new permutation, its remainder dropped.
-
-    A set smaller than a batch is repeated within it.
-    """
-    per_epoch = max(1, num_rows // batch_size)
-    epoch, place = divmod(step, per_epoch)
-    return np.resize(epoch_order(num_rows, seed, epoch)[place * batch_size :], batch_size)
-
-
-@lru_cache(maxsize=2)
-def epoch_order(num_rows: int, seed: int, epoch: int) -> Rows:
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_rows)

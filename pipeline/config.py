@@ -523,6 +523,8 @@ class LoopConfig(Frozen):
     tracker: Literal["auto", "tensorboard", "none"] = "auto"  # auto: where it is installed
     peak_tflops: float | None = Field(None, gt=0)  # of one device, for MFU; None: MFU is not told
     table_memory_gib: float = Field(8.0, ge=0)  # larger tables are read row by row, not held
+    # Threads that make the next batches ready beside the step; 0: each when it is its turn.
+    prefetch_threads: int = Field(1, ge=0, le=4)
 
     @property
     def parts(self) -> int:
@@ -573,6 +575,8 @@ class StudentConfig(LoopConfig):
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     compile: bool = False
     sample_every: int = Field(2000, ge=1)  # steps between sample sheets and curve points
+    # So many neighbouring batches share their rows out by text length: less padding. 0: none.
+    text_buckets: int = Field(0, ge=0)
     seed: int = 0
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ Shapes: B rows taken, N tokens, T rows in the head, D token dims. All of it is m
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,10 @@ class Draws:
     noise: Tensor  # (T, D)
     batch_total: int  # T of the whole batch
 
+    def map(self, move: Callable[[Tensor], Tensor]) -> "Draws":
+        mask, drop_text = move(self.mask), move(self.drop_text)
+        return Draws(mask, drop_text, move(self.times), move(self.noise), self.batch_total)
+
 
 def generator(seed: int, step: int, of: int | str | None = None) -> torch.Generator:
     """The generator of a row or a block of a step's batch, or of what the whole batch shares."""
@@ -40,8 +44,9 @@ def generator(seed: int, step: int, of: int | str | None = None) -> torch.Genera
     return torch.Generator().manual_seed(seed)
 
 
-def row_generators(seed: int, step: int, rows: Sequence[int]) -> list[torch.Generator]:
-    return [generator(seed, step, row) for row in rows]
+def row_generators(seed: int, step: int, rows: Sequence[int]) -> Iterable[torch.Generator]:
+    """In turn; one that is not used is not made."""
+    return (generator(seed, step, row) for row in rows)
 
 
 def draw(
@@ -84,8 +89,13 @@ def _block(
     return orders[mine], times[start // shared : stop // shared], noise[start:stop]
 
 
+def pinned(tensor: Tensor) -> Tensor:
+    """In memory that a GPU reads by itself."""
+    return tensor if tensor.is_pinned() else tensor.pin_memory()
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copied without waiting for what the device is doing."""
     if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
+        return pinned(tensor).to(device, non_blocking=True)
     return tensor.to(device)

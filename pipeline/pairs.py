@@ -86,6 +86,11 @@ class Pairs:
         table = self.source.take(self.kept[pairs])
         return self._latents(table["winner"].to_pylist()), self._latents(table["loser"].to_pylist())
 
+    def expect(self, pairs: Rows) -> None:
+        """These pairs are taken soon."""
+        self.source.expect(self.kept[pairs])
+        self.text.source.expect(self.text_rows[pairs])
+
     def _latents(self, column: list[bytes]) -> Tensor:
         rows = np.stack([np.frombuffer(bits, np.float16) for bits in column])
         return torch.from_numpy(rows).float().view(len(rows), *self.shape)

@@ -24,10 +24,12 @@ from lightgen_model.unmasking import expected_ratio
 from pipeline import student
 from pipeline.batches import FeatureBatches, TableRows, TextStates
 from pipeline.checkpoints import TrainingFolder
+from pipeline.completeness import require_features
 from pipeline.config import LoopConfig, RunConfig, StudentConfig, TrainingPhase, load_run
 from pipeline.disk import DiskRefused, writing
 from pipeline.feature_tables import alignment_of, text_columns
 from pipeline.parallel import Weights, gathered, recompute_activations
+from pipeline.prefetch import prefetched
 from pipeline.pretraining_step import PretrainingStep
 from pipeline.records import trackers
 from pipeline.roots import bring, near, root_of
@@ -45,6 +47,8 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     place = student.folder(config, upstream)
     bring(place.path)
     accelerator = build_accelerator(config, values.precision, values, place)
+    if accelerator.is_main_process:
+        require_features(config, upstream)
     model = LightGen(values.model).init_weights(torch.Generator().manual_seed(values.seed))
     average = start_from(Path(values.start), model) if values.start else None
     about = {"stage": "student", "features": upstream["features"].content, "run": config.name}
@@ -60,26 +64,29 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     seen = 0
     for index, phase in enumerate(values.phases):
         batches, seed = data.batches(index, phase), values.seed * 101 + index
-        average = fit(
-            model,
-            PretrainingStep(values, batches, seed),
-            phase.optimizer,
-            values,
-            Schedule(
-                phase.steps,
-                phase.batch_size,
-                values.sample_every if config.evaluation else 0,
-                seed,
-                flops_of(values, phase),
-                batches.position,
-            ),
-            place.path / student.phase_name(index, phase.image_size),
-            accelerator=accelerator,
-            compile_model=values.compile,
-            average=average,
-            watch=partial(look, watcher, phase, seen) if watcher else None,
-            label=f"student {phase.image_size} px",
+        step = PretrainingStep(values, batches, seed)
+        schedule = Schedule(
+            phase.steps,
+            phase.batch_size,
+            values.sample_every if config.evaluation else 0,
+            seed,
+            flops_of(values, phase),
+            batches.position,
         )
+        with prefetched(step.prepare, step.expect, values, phase.steps, accelerator) as step.ready:
+            average = fit(
+                model,
+                step,
+                phase.optimizer,
+                values,
+                schedule,
+                place.path / student.phase_name(index, phase.image_size),
+                accelerator=accelerator,
+                compile_model=values.compile,
+                average=average,
+                watch=partial(look, watcher, phase, seen) if watcher else None,
+                label=f"student {phase.image_size} px",
+            )
         seen += phase.steps * phase.batch_size
     assert average is not None
     raw = gathered(model.state_dict())
@@ -104,7 +111,8 @@ class PhaseData:
         self.snapshots = upstream["features"].snapshots
         self.latents, columns = config.features.latents, text_columns(config.features)
         gib = self.values.table_memory_gib
-        self.text = TextStates(TableRows.open(self.root, self.snapshots["text"], columns, gib))
+        text = TableRows.open(self.root, self.snapshots["text"], columns, gib)
+        self.text = TextStates(text, pinned=config.device == "cuda")
         self.text.require_width(self.values.model.text_width)
         features = config.features
         autoencoder = Autoencoder.load(
@@ -129,6 +137,7 @@ class PhaseData:
             seed=self.values.seed + index,
             alignment=alignment,
             alignment_width=repa.width if repa else 0,
+            buckets=self.values.text_buckets,
         )
 
 

@@ -4,16 +4,26 @@ In:    a step's number, and which part of its global batch.
 Out:   the loss, and its terms for the log; the mean over parts is the batch's.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from lightgen_model.model import Split, TokenLosses
-from pipeline.batches import FeatureBatches
+from pipeline.batches import Batch, FeatureBatches
 from pipeline.config import StudentConfig
-from pipeline.draws import draw, row_generators, to_device
+from pipeline.draws import Draws, draw, pinned, row_generators, to_device
+from pipeline.prefetch import Place
 from pipeline.training import Part
+
+
+class Prepared(NamedTuple):
+    """What a part of a step needs, before the device."""
+
+    batch: Batch
+    draws: Draws
+    split: Split
 
 
 @dataclass
@@ -23,30 +33,30 @@ class PretrainingStep:
     config: StudentConfig
     batches: FeatureBatches
     seed: int
+    ready: Callable[[Place], Prepared] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.ready = self.prepare
 
     def __call__(
         self, model: nn.Module, step: int, part: Part
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        rows = part.of(self.batches.batch_size)
-        generators = row_generators(self.seed, step, rows)
-        batch = self.batches.take(step, rows, generators)
-        draws = draw(
-            self.batches.batch_size,
-            rows,
-            batch.latents.shape[2] * batch.latents.shape[3] // self.config.model.patch_size**2,
-            self.config.model,
-            self.config.masking,
-            self.seed,
-            step,
-        )
         device = next(model.parameters()).device
+
+        def moved(x: Tensor) -> Tensor:
+            return to_device(x, device)
+
+        prepared = self.ready((step, part))
+        batch, draws = prepared.batch.map(moved), prepared.draws.map(moved)
         losses: TokenLosses = model(
-            *(to_device(x, device) for x in batch[:3]),
-            Split.of(draws.mask).map(lambda x: to_device(x, device)),
-            times=to_device(draws.times, device),
-            noise=to_device(draws.noise, device),
-            drop_text=to_device(draws.drop_text, device),
-            features=None if batch.features is None else to_device(batch.features, device),
+            batch.latents,
+            batch.states,
+            batch.lengths,
+            prepared.split.map(moved),
+            times=draws.times,
+            noise=draws.noise,
+            drop_text=draws.drop_text,
+            features=batch.features,
         )
         # Parts have different numbers of masked tokens; the mean is over those of the batch.
         weight = part.count / draws.batch_total
@@ -57,3 +67,26 @@ class PretrainingStep:
             loss = loss + self.config.model.repa.weight * distance
             extras["repa"] = distance.detach()
         return loss, extras
+
+    def prepare(self, place: Place) -> Prepared:
+        """A pure function of the step and the part; the device is not asked for anything."""
+        step, part = place
+        rows = part.of(self.batches.batch_size)
+        batch = self.batches.take(step, rows, row_generators(self.seed, step, rows))
+        draws = draw(
+            self.batches.batch_size,
+            rows,
+            batch.latents.shape[2] * batch.latents.shape[3] // self.config.model.patch_size**2,
+            self.config.model,
+            self.config.masking,
+            self.seed,
+            step,
+        )
+        split = Split.of(draws.mask)
+        if not self.batches.text.pinned:
+            return Prepared(batch.decoded(), draws, split)
+        return Prepared(batch.map(pinned), draws.map(pinned), split.map(pinned))
+
+    def expect(self, place: Place) -> None:
+        step, part = place
+        self.batches.expect(step, part.of(self.batches.batch_size))

@@ -6,6 +6,7 @@ Out:   one file a saved step and its checksum beside it. Nothing in it belongs t
 Rerun: goes on from the newest file; a damaged one, or one of other data, is a `ValueError`.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from pipeline.parallel import Weights, gathered, local, shared_out
 from pipeline.roots import drop, send, training_of
 from pipeline.seals import damage_of, sum_of, write_sum
 
+logger = logging.getLogger(__name__)
 Position = Mapping[str, object]  # where the data is, in plain values
 
 
@@ -113,14 +115,23 @@ def drop_old(folder: Path, keep_last: int, keep_every: int) -> None:
 
 
 def check_position(path: Path, then: Position, now: Position) -> None:
-    """ValueError where a state was made with other data than what would follow it."""
+    """ValueError where a state was made with other data than what would follow it.
+
+    A table made again has another number and the same content; that it has the same content is what
+    counts. Of a state from before contents were noted only the number is known.
+    """
+    by_content = "content" in then or "content" not in now
+    ignored = "version" if by_content and "content" in now else "content"
     differing = [
         f"{name} {then.get(name)!r} against {now.get(name)!r}"
-        for name in sorted({*then, *now})
+        for name in sorted({*then, *now} - {ignored})
         if then.get(name) != now.get(name)
     ]
     if differing:
+        older = "" if by_content else "; it is of a time when the number of a version stood for it"
         raise ValueError(
-            f"{path} was made with other data ({', '.join(differing)}): give it its own data "
-            "back, or delete it to start anew"
+            f"{path} was made with other data ({', '.join(differing)}{older}): give it its own "
+            "data back, or delete it to start anew"
         )
+    if not by_content:
+        logger.info("%s knows its data by the version's number %s", path, then.get("version"))

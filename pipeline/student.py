@@ -41,6 +41,8 @@ UNTRAINED = "untrained"  # what it started from: the floor of every score
 def slice_of(config: StudentConfig) -> dict[str, object]:
     """The values that change the weights; how the training is run does not."""
     values = config.model_dump(mode="json", exclude={*LoopConfig.model_fields, "sample_every"})
+    if not config.text_buckets:  # students of a time that knew none are the same ones
+        del values["text_buckets"]
     # What the folder holds, not where it lies.
     return values | ({"start": weights_identity(config.start, None)} if config.start else {})
 

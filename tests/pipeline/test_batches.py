@@ -92,7 +92,8 @@ def numbered(num_rows: int, batch_size: int) -> FeatureBatches:
 
 def test_features_come_with_their_own_caption() -> None:
     part = range(3)
-    latents, states, lengths, _ = numbered(3, 3).take(0, part, row_generators(0, 0, part))
+    batch = numbered(3, 3).take(0, part, row_generators(0, 0, part))
+    latents, lengths, states = batch.latents, batch.lengths, batch.states
     rows = ((latents[:, 0, 0, 0] / 2.0) + 1.0).round().long()
     assert latents.shape == (3, 2, 2, 2)
     assert sorted(rows.tolist()) == [0, 1, 2]
@@ -108,8 +109,9 @@ def test_parts_are_disjoint_and_make_the_whole_batch(num_parts: int) -> None:
         whole = batches.take(step, range(8), row_generators(7, step, range(8)))
         parts = [range(n * size, (n + 1) * size) for n in range(num_parts)]
         taken = [batches.take(step, part, row_generators(7, step, part)) for part in parts]
-        for number, tensor in enumerate(whole[:3]):
-            assert torch.equal(tensor, torch.cat([part[number] for part in taken]))
+        for name in ("latents", "states", "lengths"):
+            together = torch.cat([getattr(part, name) for part in taken])
+            assert torch.equal(getattr(whole, name), together)
         assert len(set(whole[0][:, 0, 0, 0].tolist())) == 8
 
 
@@ -136,6 +138,7 @@ def test_a_position_tells_of_the_table_the_order_and_the_place(debug_run, walk) 
     assert batches.position(batches.num_rows // 10 + 2) == {
         "table": snapshots["features_64"].table,
         "version": snapshots["features_64"].version,
+        "content": snapshots["features_64"].content,
         "seed": 3,
         "batch_size": 10,
         "epoch_and_step": [1, 2],

@@ -49,3 +49,17 @@ def test_a_state_of_other_data_is_refused() -> None:
     check_position(Path("state"), then, dict(then))
     with pytest.raises(ValueError, match=r"state was made with other data \(version 3 against 4\)"):
         check_position(Path("state"), then, {**then, "version": 4})
+
+
+def test_a_table_made_again_is_known_by_its_content() -> None:
+    then = {"table": "features_64-ab", "version": 3, "content": "c0", "seed": 0}
+    check_position(Path("state"), then, {**then, "version": 4})
+    with pytest.raises(ValueError, match=r"other data \(content 'c0' against 'c1'\)"):
+        check_position(Path("state"), then, {**then, "content": "c1"})
+
+
+def test_a_state_from_before_contents_is_known_by_its_version() -> None:
+    then = {"table": "features_64-ab", "version": 3, "seed": 0}
+    check_position(Path("state"), then, {**then, "content": "c0"})
+    with pytest.raises(ValueError, match=r"version 3 against 4; .* number of a version stood for"):
+        check_position(Path("state"), then, {**then, "version": 4, "content": "c0"})

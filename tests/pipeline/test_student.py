@@ -106,3 +106,9 @@ def test_a_start_is_what_its_folder_holds(trained, debug_run, tmp_path):
     assert student.folder(one, UPSTREAM) != student.folder(config, UPSTREAM)
     (copy / "config.json").write_text("{}")
     assert student.folder(same, UPSTREAM) != student.folder(one, UPSTREAM)
+
+
+def test_buckets_make_another_student_and_none_the_same_as_ever(debug_run) -> None:
+    plain, bucketed = debug_run().student, debug_run({"student.text_buckets": 4}).student
+    assert "text_buckets" not in student.slice_of(plain)
+    assert student.slice_of(bucketed) == {**student.slice_of(plain), "text_buckets": 4}
