@@ -13,7 +13,7 @@ Shapes: B rows, c latent channels, h w latent cells, L text tokens (the longest 
 batch), E text width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -127,7 +127,7 @@ class Batch(NamedTuple):
 class FeatureBatches:
     source: TableRows  # moments (2c h w,) or means (c h w,) a row, float16, un-normalised
     num_rows: int
-    text_rows: Rows  # (num_rows,)
+    text_rows: Rows  # (rows of the table,)
     text: TextStates
     cells: int  # h and w
     scale: float
@@ -136,6 +136,7 @@ class FeatureBatches:
     seed: int
     alignment: TableRows | None = None  # a vision model's features of the same rows
     alignment_width: int = 0  # F
+    chosen: Rows | None = None  # (num_rows,) of the table; None: every row
 
     @staticmethod
     def load(
@@ -149,19 +150,25 @@ class FeatureBatches:
         seed: int,
         alignment: TableRows | None = None,
         alignment_width: int = 0,
+        kept: Collection[str] | None = None,
     ) -> "FeatureBatches":
+        """`kept`: the captions to learn from; None: all of them."""
         captions = source.whole("caption_id").to_pylist()
         if not captions:
             raise ValueError("no features to train on: every picture was rejected")
+        chosen = rows_of(captions, kept)
         rows = text.rows(captions)
         if alignment is not None:
             _same_rows(source, alignment)
-        place = (len(captions), rows, text, cells, scale, shift, batch_size, seed)
-        return FeatureBatches(source, *place, alignment, alignment_width)
+        number = len(captions) if chosen is None else len(chosen)
+        place = (number, rows, text, cells, scale, shift, batch_size, seed)
+        return FeatureBatches(source, *place, alignment, alignment_width, chosen)
 
     def take(self, step: int, part: Sequence[int], generators: Sequence[torch.Generator]) -> Batch:
         """Some rows of a step's batch. Each row's latent is drawn with its own generator."""
         everyone = batch_rows(self.num_rows, self.batch_size, self.seed, step)
+        if self.chosen is not None:
+            everyone = self.chosen[everyone]
         rows = everyone[list(part)]
         latents = self._latents(rows, generators)
         longest = int(self.text.lengths[self.text_rows[everyone]].max())
@@ -197,6 +204,19 @@ class FeatureBatches:
         """Which data follows after `step` steps, in plain values."""
         place = divmod(step, max(1, self.num_rows // self.batch_size))
         return {**position_of(self.source, self.seed, self.batch_size), "epoch_and_step": [*place]}
+
+
+def rows_of(captions: Sequence[str], kept: Collection[str] | None) -> Rows | None:
+    """Rows of the captions that are kept; ValueError where none has a picture of this size."""
+    if kept is None:
+        return None
+    rows = np.flatnonzero(np.fromiter((one in kept for one in captions), bool, len(captions)))
+    if not len(rows):
+        raise ValueError(
+            f"student.subset: none of its {len(kept)} captions has a picture of this size; "
+            "choose more captions"
+        )
+    return rows
 
 
 def _same_rows(source: TableRows, alignment: TableRows) -> None:

@@ -31,7 +31,9 @@ from pipeline.parallel import Weights, gathered, recompute_activations
 from pipeline.pretraining_step import PretrainingStep
 from pipeline.records import trackers
 from pipeline.roots import bring, near, root_of
+from pipeline.siblings import go_on_from_alike
 from pipeline.starting import origins_of, save_weights, start_from
+from pipeline.subsets import subset_of
 from pipeline.tables import Manifest
 from pipeline.training import Schedule, fit
 from pipeline.watching import Watcher
@@ -58,8 +60,12 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         watcher = Watcher.build(config, place.path, accelerator.device)
     data = PhaseData(config, upstream)
     seen = 0
-    for index, phase in enumerate(values.phases):
+    for index, (phase, end) in enumerate(zip(values.phases, values.ends(), strict=False)):
         batches, seed = data.batches(index, phase), values.seed * 101 + index
+        folder = place.path / student.phase_name(index, phase.image_size)
+        if accelerator.is_main_process:
+            go_on_from_alike(place, folder.name, end, lambda s: seen + s * phase.batch_size)
+        accelerator.wait_for_everyone()
         average = fit(
             model,
             PretrainingStep(values, batches, seed),
@@ -72,8 +78,9 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
                 seed,
                 flops_of(values, phase),
                 batches.position,
+                until=end,
             ),
-            place.path / student.phase_name(index, phase.image_size),
+            folder,
             accelerator=accelerator,
             compile_model=values.compile,
             average=average,
@@ -111,6 +118,7 @@ class PhaseData:
             features.autoencoder, features.autoencoder_revision, features.autoencoder_subfolder
         )
         self.scale, self.shift = autoencoder.scale, autoencoder.shift
+        self.kept = subset_of(config, upstream)
 
     def batches(self, index: int, phase: TrainingPhase) -> FeatureBatches:
         snapshot = self.snapshots[f"features_{phase.image_size}"]
@@ -129,6 +137,7 @@ class PhaseData:
             seed=self.values.seed + index,
             alignment=alignment,
             alignment_width=repa.width if repa else 0,
+            kept=self.kept,
         )
 
 

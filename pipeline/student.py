@@ -40,7 +40,9 @@ UNTRAINED = "untrained"  # what it started from: the floor of every score
 
 def slice_of(config: StudentConfig) -> dict[str, object]:
     """The values that change the weights; how the training is run does not."""
-    values = config.model_dump(mode="json", exclude={*LoopConfig.model_fields, "sample_every"})
+    left_out = {*LoopConfig.model_fields, "sample_every", "until"}
+    left_out |= set() if config.subset else {"subset"}
+    values = config.model_dump(mode="json", exclude=left_out)
     # What the folder holds, not where it lies.
     return values | ({"start": weights_identity(config.start, None)} if config.start else {})
 
@@ -48,7 +50,8 @@ def slice_of(config: StudentConfig) -> dict[str, object]:
 def folder(config: RunConfig, upstream: Mapping[str, Manifest]) -> TrainingFolder:
     assert config.student is not None
     inputs = upstream["features"].content
-    return training_folder(config, STAGE, VERSION, slice_of(config.student), {"features": inputs})
+    whole = training_folder(config, STAGE, VERSION, slice_of(config.student), {"features": inputs})
+    return whole.ending(config.student.until, sum(p.steps for p in config.student.phases))
 
 
 def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None:
