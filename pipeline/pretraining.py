@@ -64,7 +64,7 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         batches, seed = data.batches(index, phase), values.seed * 101 + index
         folder = place.path / student.phase_name(index, phase.image_size)
         if accelerator.is_main_process:
-            go_on_from_alike(place, folder.name, end, lambda s: seen + s * phase.batch_size)
+            go_on_from_alike(place, folder.name, end, seen, phase.batch_size)
         accelerator.wait_for_everyone()
         average = fit(
             model,

@@ -9,7 +9,6 @@ A state that lies elsewhere already is linked: it takes no room a second time.
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.checkpoints import CURVE, SAMPLES, Log, TrainingFolder
@@ -19,11 +18,11 @@ from pipeline.states import saved, step_of
 
 
 def go_on_from_alike(
-    place: TrainingFolder, phase: str, end: int, seen: Callable[[int], int]
+    place: TrainingFolder, phase: str, end: int, seen: int, batch_size: int
 ) -> Path | None:
     """Give `phase` of `place` a state of at most `end` steps; the one taken, None without any.
 
-    `seen`: samples of the whole training after so many steps of the phase.
+    `seen`: samples of the phases before.
     """
     folder = place.path / phase
     if saved(folder):
@@ -34,7 +33,7 @@ def go_on_from_alike(
     newest = max(there, key=step_of)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(newest.parent / LOG, folder / LOG)
-    _take_looks(newest.parent.parent, place.path, seen(step_of(newest)))
+    _take_looks(newest.parent.parent, place.path, seen + step_of(newest) * batch_size)
     # The sum before the state: a state that has its name has its sum.
     shutil.copyfile(sum_of(newest), sum_of(folder / newest.name))
     os.link(newest, folder / newest.name)

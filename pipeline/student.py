@@ -30,6 +30,7 @@ from pipeline.encoders import weights_identity
 from pipeline.pictures import Cell, steps_sheet
 from pipeline.plots import learning_curve, loss_plot
 from pipeline.roots import LARGE, fetched
+from pipeline.subsets import learned_rows
 from pipeline.tables import Manifest
 
 STAGE = "student"
@@ -73,31 +74,35 @@ def command(config_file: Path, upstream_file: Path) -> list[str]:
 def describe(
     config: RunConfig, upstream: Mapping[str, Manifest], manifest: Manifest
 ) -> Description:
-    """Loss, learning curve, samples by step; counts are feature rows, all of them trained on."""
+    """Loss, learning curve, samples by step; counts are feature rows, those trained on kept."""
     assert config.student is not None
     place = fetched(folder(config, upstream).kept, LARGE)
-    rows = sum(
-        snapshot.rows
-        for name, snapshot in upstream["features"].snapshots.items()
-        if name.startswith("features")
-    )
+    features = upstream["features"].snapshots
+    rows = sum(table.rows for name, table in features.items() if name.startswith("features"))
+    left_out = rows - learned_rows(config, upstream) if config.student.subset else 0
     curve = read_rows(place / CURVE)
     return Description(
         stage=STAGE,
         title="Student",
         rows_in=rows,
-        kept=rows,
-        rejected=0,
+        kept=rows - left_out,
+        rejected=left_out,
+        reasons={"not in the subset": left_out} if left_out else {},
         facts={
             "checkpoint": manifest.checkpoints[CHECKPOINT],
             "weights sha256": manifest.content,
-            "steps": " + ".join(f"{p.steps} at {p.image_size} px" for p in config.student.phases),
+            "steps": _steps(config.student),
             "features": upstream["features"].content,
         },
         tables=_looks(curve),
         plots=(_loss(config.student, place), *_curve(curve)),
         pictures=_sheet(place, curve),
     )
+
+
+def _steps(student: StudentConfig) -> str:
+    phases = zip(student.ends(), student.phases, strict=False)
+    return " + ".join(f"{end} at {phase.image_size} px" for end, phase in phases)
 
 
 def _loss(student: StudentConfig, place: Path) -> Plot:

@@ -36,6 +36,44 @@ def subset_of(config: RunConfig, upstream: Mapping[str, Manifest]) -> frozenset[
     return frozenset(ids[row] for row in chosen(ids, texts, values, config.device).tolist())
 
 
+def learned_rows(config: RunConfig, upstream: Mapping[str, Manifest]) -> int:
+    """Rows of all tables of features whose captions the student learns from."""
+    kept = subset_of(config, upstream)
+    features = upstream["features"].snapshots
+    tables = [table for name, table in features.items() if name.startswith("features")]
+    if kept is None:
+        return sum(table.rows for table in tables)
+    return sum(
+        each in kept
+        for table in tables
+        for each in read(config.root, table, ["caption_id"], check=False)["caption_id"].to_pylist()
+    )
+
+
+def measures(config: RunConfig, upstream: Mapping[str, Manifest]) -> dict[str, float]:
+    """Captions and rows of features that the student learns from, and how much of all captions
+    they span: the share of clusters reached, the number effectively different (Vendi)."""
+    text, captions = upstream["features"].snapshots["text"], upstream["captions"]
+    ids, texts = _there(config.root, text, captions.snapshots["captions"])
+    kept = subset_of(config, upstream)
+    own = np.array([kept is None or each in kept for each in ids])
+    vectors, clusters = _measured(texts, SubsetConfig(share=1), config.device)
+    return {
+        "captions": float(own.sum()),
+        "rows": float(learned_rows(config, upstream)),
+        "clusters": diversity.coverage(clusters, own)[0],
+        "vendi": diversity.vendi_score(vectors[own]),
+    }
+
+
+@lru_cache(maxsize=2)
+def _measured(
+    texts: tuple[str, ...], values: SubsetConfig, device: str
+) -> tuple[embeddings.Vectors, Numbers]:
+    vectors = embeddings.embed(texts, values.embedding, values.seed, device)
+    return vectors, diversity.clusters_of(vectors, values.clusters, values.seed)
+
+
 def chosen(
     ids: Sequence[str], texts: Sequence[str], values: SubsetConfig, device: str = "cpu"
 ) -> Numbers:
