@@ -178,7 +178,10 @@ def _cells(row: Row, tasks: Sequence[str]) -> tuple[str, ...]:
     change = row.difference
     told = ("reference", "")
     if change:
-        told = f"{change.difference:+.3f} ({change.low:+.3f} to {change.high:+.3f})", chance(change.p)
+        told = (
+            f"{change.difference:+.3f} ({change.low:+.3f} to {change.high:+.3f})",
+            chance(change.p),
+        )
     return (
         row.label,
         f"{row.facts['captions']:,.0f}",

@@ -166,14 +166,17 @@ class FeatureBatches:
 
     def take(self, step: int, part: Sequence[int], generators: Sequence[torch.Generator]) -> Batch:
         """Some rows of a step's batch. Each row's latent is drawn with its own generator."""
-        everyone = batch_rows(self.num_rows, self.batch_size, self.seed, step)
-        if self.chosen is not None:
-            everyone = self.chosen[everyone]
+        everyone = self.of_step(step)
         rows = everyone[list(part)]
         latents = self._latents(rows, generators)
         longest = int(self.text.lengths[self.text_rows[everyone]].max())
         states, lengths = self.text.take(self.text_rows[rows], longest)
         return Batch(latents, states, lengths, self._features(rows))
+
+    def of_step(self, step: int) -> Rows:
+        """The table's rows of a step's batch."""
+        rows = batch_rows(self.num_rows, self.batch_size, self.seed, step)
+        return rows if self.chosen is None else self.chosen[rows]
 
     def _latents(self, rows: Rows, generators: Sequence[torch.Generator]) -> Tensor:
         """Drawn from moments, each with its own generator; means are taken as they are."""
