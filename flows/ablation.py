@@ -42,14 +42,15 @@ def ablate(
     study: str | None = None,
     overrides: dict[str, Any] | None = None,
     studies: str | None = None,
+    seeds: list[int] | None = None,
 ) -> dict[str, Any]:
     """Train, measure and compare the points of one study of a run, or of all its studies.
 
-    `studies`: another file than `infra/ablations/<run>.yaml`.
+    `studies`: another file than `infra/ablations/<run>.yaml`; `seeds`: others than it names.
     """
     given = load_ablations(run, studies)
     chosen = given.named(study)
-    asked = {name: trials(given, each, overrides or {}) for name, each in chosen.items()}
+    asked = {name: trials(given, each, overrides or {}, seeds) for name, each in chosen.items()}
     for each in asked.values():
         ablations.check(run, each)
     shared: Shared = {}

@@ -111,7 +111,12 @@ def load_ablations(run: str, path: str | Path | None = None) -> Ablations:
         raise ValueError(f"{place.name}: " + "; ".join(wrong)) from error
 
 
-def trials(ablations: Ablations, study: Study, overrides: Mapping[str, Any]) -> list[Trial]:
+def trials(
+    ablations: Ablations,
+    study: Study,
+    overrides: Mapping[str, Any],
+    seeds: Sequence[int] | None = None,
+) -> list[Trial]:
     """Every point under the first seed, then under the next; `overrides` are stronger than all.
 
     A feedback round has the values of the point that it goes on from, and its own.
@@ -128,7 +133,7 @@ def trials(ablations: Ablations, study: Study, overrides: Mapping[str, Any]) -> 
     points = sorted(study.points, key=lambda point: point.feedback is not None)
     return [
         Trial(point.label, seed, given(point, seed), point.feedback)
-        for seed in study.seeds or ablations.seeds
+        for seed in seeds or study.seeds or ablations.seeds
         for point in points
     ]
 

@@ -28,6 +28,7 @@ def test_a_point_has_the_values_of_all_its_own_and_the_seed() -> None:
     given = ablations()
     found = trials(given, given.studies["one"], {"dpo.beta": 2})
     assert [(t.label, t.seed) for t in found] == [("a", 3), ("b", 3), ("a", 4), ("b", 4)]
+    assert [t.seed for t in trials(given, given.studies["one"], {}, [9])] == [9, 9]
     subset = {"student.subset": {"share": 0.5, "seed": 4}}
     assert found[2].overrides == {"student.seed": 4, "dpo.beta": 2, **subset}
     assert found[3].overrides == {**found[2].overrides, "dpo.steps": 5}

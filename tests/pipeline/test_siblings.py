@@ -1,4 +1,4 @@
-"""A longer training goes on from a shorter one, and ends where one that was not interrupted does."""
+"""A longer training goes on from a shorter one and ends where one from its own start does."""
 
 import json
 

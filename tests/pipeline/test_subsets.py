@@ -1,5 +1,7 @@
 """Subsets: nested by construction, of the kind asked for, and the others' pictures stay."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,7 +31,7 @@ def test_a_smaller_subset_lies_within_a_larger_one(choice: str) -> None:
     sizes = (1, 5, 40, 200, len(IDS))
     sets = [rows(choice, size) for size in sizes]
     assert [len(each) for each in sets] == list(sizes)
-    assert all(small < large for small, large in zip(sets, sets[1:], strict=False))
+    assert all(small < large for small, large in pairwise(sets))
 
 
 @settings(max_examples=20)
