@@ -70,14 +70,11 @@ def outcome(config: RunConfig, trial: Trial, upstream: Mapping[str, Manifest]) -
 def facts_of(config: RunConfig, upstream: Mapping[str, Manifest]) -> dict[str, float]:
     """How much the student learned from, and how varied it is."""
     assert config.student is not None
-    ends = config.student.ends()
-    samples = sum(
-        end * phase.batch_size for end, phase in zip(ends, config.student.phases, strict=False)
-    )
+    trained = config.student.trained
     return {
         **subsets.measures(config, upstream),
-        "steps": float(sum(ends)),
-        "samples": float(samples),
+        "steps": float(sum(phase.steps for phase in trained)),
+        "samples": float(sum(phase.steps * phase.batch_size for phase in trained)),
     }
 
 

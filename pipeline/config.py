@@ -618,6 +618,12 @@ class StudentConfig(LoopConfig):
             left -= phase.steps
         return found
 
+    @property
+    def trained(self) -> tuple[TrainingPhase, ...]:
+        """The phases as far as they are trained."""
+        ends = zip(self.phases, self.ends(), strict=False)
+        return tuple(phase.model_copy(update={"steps": end}) for phase, end in ends)
+
 
 class SamplingConfig(lightgen_model.config.SamplingConfig):
     batch_size: int = Field(64, ge=1)  # pictures drawn at once; no picture depends on it

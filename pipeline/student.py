@@ -101,13 +101,12 @@ def describe(
 
 
 def _steps(student: StudentConfig) -> str:
-    phases = zip(student.ends(), student.phases, strict=False)
-    return " + ".join(f"{end} at {phase.image_size} px" for end, phase in phases)
+    return " + ".join(f"{phase.steps} at {phase.image_size} px" for phase in student.trained)
 
 
 def _loss(student: StudentConfig, place: Path) -> Plot:
     steps, losses, marks, offset = [], [], {}, 0
-    for index, phase in enumerate(student.phases):
+    for index, phase in enumerate(student.trained):
         marks[float(offset)] = f"{phase.image_size} px"
         for row in read_rows(place / phase_name(index, phase.image_size) / "log.jsonl"):
             steps.append(float(offset + row["step"]))
