@@ -45,14 +45,14 @@ def weights(place):
 
 
 def test_a_longer_training_goes_on_from_a_shorter_one_bit_for_bit(ended, tmp_path) -> None:
-    short = ended(3)
+    short = ended(4)
     state = saved(short.path / "phase-0-64")[-1]
-    (short.path / CURVE).write_text(json.dumps({"samples": 12}) + "\n" + '{"samples": 16}\n')
+    (short.path / CURVE).write_text('{"samples": 16}\n{"samples": 20}\n')
     (short.path / "samples").mkdir()
     long = ended(7)
     first = saved(long.path / "phase-0-64")[0]
     assert (first.name, first.stat().st_ino) == (state.name, state.stat().st_ino)
-    assert [json.loads(line)["samples"] for line in (long.path / CURVE).open()] == [12]
+    assert [json.loads(line)["samples"] for line in (long.path / CURVE).open()] == [16]
     alone = ended(7, str(tmp_path / "alone"))
     assert all(torch.equal(x, weights(alone)[name]) for name, x in weights(long).items())
     lines = (long.path / "phase-0-64" / "log.jsonl").read_text().splitlines()
