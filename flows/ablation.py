@@ -26,10 +26,12 @@ from flows.stages import run_name
 from flows.training import student
 from pipeline import ablation_results, ablations, evaluation, preflight
 from pipeline import student as student_stage
+from pipeline.ablation_files import study_svg, write_study
 from pipeline.ablation_results import Found, Outcome
 from pipeline.ablations import Study, Trial, load_ablations, trials
 from pipeline.config import RunConfig, load_run
 from pipeline.feedback import next_round, task_shares
+from pipeline.roots import root_of
 from pipeline.tables import Manifest
 
 LEARNING = (captions, images, verdicts, features, student)
@@ -71,7 +73,7 @@ def examine(
         made[trial.label, trial.seed] = config, manifests
         outcomes.append(ablation_results.outcome(config, trial, manifests))
         found = ablation_results.collect(name, study, outcomes)
-        write(config, found)
+        write_study(folder_of(config), found)
         row = next(row for row in found.rows if row.label == trial.label)
         get_run_logger().info(
             "%s: point %d of %d, %s with seed %d: %s",
@@ -122,22 +124,16 @@ def _round(trial: Trial, config: RunConfig, manifests: Mapping[str, Manifest]) -
 # --- what a person sees -------------------------------------------------------------------------
 
 
-def write(config: RunConfig, found: Found) -> None:
-    from pipeline.ablation_files import write_study  # matplotlib
-
-    write_study(folder_of(config), found)
-
-
 def show(config: RunConfig, found: Found) -> None:
-    svg = (folder_of(config) / f"{found.name}.svg").read_bytes()
+    svg = study_svg(found)
     plot = f"![{found.study.title}](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})"
     create_markdown_artifact(
         ablation_results.markdown(found, plot),
         key=f"{config.name}-ablation-{found.name}",
         description=found.study.question or found.study.title,
     )
-    get_run_logger().info("%s: %s", found.name, (folder_of(config) / f"{found.name}.md").resolve())
+    get_run_logger().info("%s: %s", found.name, folder_of(config) / f"{found.name}.md")
 
 
 def folder_of(config: RunConfig) -> Path:
-    return Path(config.root) / "report" / "ablations"
+    return root_of(config.root) / "report" / "ablations"

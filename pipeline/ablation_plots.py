@@ -19,7 +19,7 @@ X_LABELS = {
 Y_LABEL = "share of correct pictures"
 
 
-def study_plot(found: Found) -> bytes:
+def study_svg(found: Found) -> bytes:
     return bars(found.rows) if found.study.axis == "label" else line(found)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.ablation_files import write_study
-from pipeline.ablation_plots import study_plot
+from pipeline.ablation_plots import study_svg
 from pipeline.ablation_results import Found, Outcome, collect, grid, markdown, to_json
 from pipeline.ablations import Study
 from pipeline.significance import share_interval
@@ -87,7 +87,7 @@ def places(svg: bytes, number: int) -> list[float]:
 def test_the_plot_draws_the_numbers_of_the_table(axis: str) -> None:
     of_all = found(axis)
     means = [mean for row in of_all.rows for mean in row.seeds.values()]
-    drawn = places(study_plot(of_all), len(means))
+    drawn = places(study_svg(of_all), len(means))
     assert len(drawn) == 4
     slope, _ = np.polyfit(means, drawn, 1)
     assert slope < 0
@@ -102,8 +102,8 @@ def test_the_plot_draws_the_numbers_of_the_table(axis: str) -> None:
 
 def test_a_plot_is_whole_and_the_same_twice(tmp_path: Path) -> None:
     for axis in ("captions", "steps", "label"):
-        svg = study_plot(found(axis))
-        assert svg == study_plot(found(axis))
+        svg = study_svg(found(axis))
+        assert svg == study_svg(found(axis))
         text = " ".join(ElementTree.fromstring(svg).itertext())
         assert "share of correct pictures" in text
         assert "each training seed" in text
