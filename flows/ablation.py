@@ -26,7 +26,8 @@ from flows.stages import run_name
 from flows.training import student
 from pipeline import ablation_results, ablations, evaluation, preflight
 from pipeline import student as student_stage
-from pipeline.ablation_files import study_svg, write_study
+from pipeline.ablation_files import write_study
+from pipeline.ablation_plots import study_svg
 from pipeline.ablation_results import Found, Outcome
 from pipeline.ablations import Study, Trial, load_ablations, trials
 from pipeline.config import RunConfig, load_run
