@@ -119,7 +119,7 @@ def _trained(config: RunConfig, stage: Any, upstream: Mapping[str, Manifest]) ->
         assert config.student is not None
         steps = [
             (_newest(place / student.phase_name(index, phase.image_size)), phase.steps)
-            for index, phase in enumerate(config.student.phases)
+            for index, phase in enumerate(config.student.trained)
         ]
     done, total = (sum(each) for each in zip(*steps, strict=True))
     return There(rows=done, of=total, phases=tuple(done / of for done, of in steps), spent=spent)

@@ -13,7 +13,7 @@ Shapes: B rows, c latent channels, h w latent cells, L text tokens (the longest 
 batch), E text width.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -65,7 +65,7 @@ class Batch(NamedTuple):
 class FeatureBatches:
     source: TableRows  # moments (2c h w,) or means (c h w,) a row, float16, un-normalised
     num_rows: int
-    text_rows: Rows  # (num_rows,)
+    text_rows: Rows  # (rows of the table,)
     text: TextStates
     cells: int  # h and w
     scale: float
@@ -73,6 +73,7 @@ class FeatureBatches:
     order: Order
     alignment: TableRows | None = None  # a vision model's features of the same rows
     alignment_width: int = 0  # F
+    chosen: Rows | None = None  # (num_rows,) of the table; None: every row
     memory: Buffers = field(default_factory=Buffers)
 
     @staticmethod
@@ -88,16 +89,20 @@ class FeatureBatches:
         alignment: TableRows | None = None,
         alignment_width: int = 0,
         buckets: int = 0,
+        kept: Collection[str] | None = None,
     ) -> "FeatureBatches":
+        """`kept`: the captions to learn from; None: all of them."""
         captions = source.whole("caption_id").to_pylist()
         if not captions:
             raise ValueError("no features to train on: every picture was rejected")
+        chosen = rows_of(captions, kept)
         rows = text.rows(captions)
         if alignment is not None:
             _same_rows(source, alignment)
-        order = Order(len(captions), batch_size, seed, text.lengths[rows], buckets)
+        shown = rows if chosen is None else rows[chosen]
+        order = Order(len(shown), batch_size, seed, text.lengths[shown], buckets)
         place = (rows, text, cells, scale, shift, order)
-        return FeatureBatches(source, len(captions), *place, alignment, alignment_width)
+        return FeatureBatches(source, len(shown), *place, alignment, alignment_width, chosen)
 
     @property
     def batch_size(self) -> int:
@@ -105,7 +110,7 @@ class FeatureBatches:
 
     def take(self, step: int, part: Sequence[int], generators: Iterable[torch.Generator]) -> Batch:
         """Some rows of a step's batch. Each row's latent is drawn with its own generator."""
-        everyone = self.order.rows(step)
+        everyone = self.of_step(step)
         rows = everyone[list(part)]
         latents = self._latents(rows, generators)
         longest = int(self.text.lengths[self.text_rows[everyone]].max())
@@ -115,11 +120,16 @@ class FeatureBatches:
 
     def expect(self, step: int, part: Sequence[int]) -> None:
         """These rows are taken soon: where they lie on a disk, it may begin to read them."""
-        rows = self.order.rows(step)[list(part)]
+        rows = self.of_step(step)[list(part)]
         self.source.expect(rows)
         self.text.source.expect(self.text_rows[rows])
         if self.alignment is not None:
             self.alignment.expect(rows)
+
+    def of_step(self, step: int) -> Rows:
+        """The table's rows of a step's batch."""
+        rows = self.order.rows(step)
+        return rows if self.chosen is None else self.chosen[rows]
 
     def _latents(self, rows: Rows, generators: Iterable[torch.Generator]) -> Tensor:
         """Drawn from moments, each with its own generator; means are taken as they are."""
@@ -157,6 +167,19 @@ class FeatureBatches:
             text = self.text.source.snapshot
             place |= {"buckets": self.order.buckets, "text": text.content if text else ""}
         return {**place, "epoch_and_step": [*divmod(step, self.order.per_epoch)]}
+
+
+def rows_of(captions: Sequence[str], kept: Collection[str] | None) -> Rows | None:
+    """Rows of the captions that are kept; ValueError where none has a picture of this size."""
+    if kept is None:
+        return None
+    rows = np.flatnonzero(np.fromiter((one in kept for one in captions), bool, len(captions)))
+    if not len(rows):
+        raise ValueError(
+            f"student.subset: none of its {len(kept)} captions has a picture of this size; "
+            "choose more captions"
+        )
+    return rows
 
 
 def _same_rows(source: TableRows, alignment: TableRows) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,18 @@ class TrainingFolder:
     @property
     def final(self) -> Path:
         return self.path / FINAL
+
+    def ending(self, until: int | None, steps: int) -> "TrainingFolder":
+        """The folder of the same training where it ends after `until` of its steps."""
+        if until is None or until == steps:
+            return self
+        return replace(self, fingerprint=f"{self.fingerprint}.{until}")
+
+    def alike(self) -> list[Path]:
+        """Folders of the same training that end elsewhere."""
+        whole = f"{self.stage}-{self.fingerprint.partition('.')[0]}"
+        found = [self.path.with_name(whole), *self.path.parent.glob(f"{whole}.*")]
+        return [path for path in sorted(found) if path != self.path and path.is_dir()]
 
     def find(self, folders: Mapping[str, str]) -> Manifest | None:
         """The manifest of a finished training, its checkpoints by name, or None."""

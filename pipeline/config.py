@@ -565,12 +565,36 @@ class MaskingConfig(Frozen):
     per_sample: bool = False
 
 
+class SubsetConfig(Frozen):
+    """A part of the captions to learn from; what was drawn of the others stays as it is.
+
+    One order of all captions is cut off, so a smaller part lies within a larger one.
+    """
+
+    share: float | None = Field(None, gt=0, le=1)  # of the captions that have an accepted picture
+    num_captions: int | None = Field(None, ge=1)
+    # random: by a hash; diverse: all clusters filled evenly; narrow: one cluster after another.
+    choice: Literal["random", "diverse", "narrow"] = "random"
+    clusters: int = Field(200, ge=1)  # diverse, narrow
+    embedding: EmbeddingConfig = HashedEmbedding(kind="hashed")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _says_how_many(self) -> "SubsetConfig":
+        if (self.share is None) == (self.num_captions is None):
+            raise ValueError("give either share, of 1, or num_captions")
+        return self
+
+
 class StudentConfig(LoopConfig):
     model: ModelConfig
     # A checkpoint folder to start from: weights, and the average where it holds both.
     start: str | None = None
     masking: MaskingConfig = MaskingConfig()
     phases: tuple[TrainingPhase, ...] = Field(min_length=1)
+    subset: SubsetConfig | None = None  # None: every caption
+    # End after so many steps of all phases together, the schedules as they are; None: at their end.
+    until: int | None = Field(None, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"  # autocast; weights stay float32
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     compile: bool = False
@@ -583,7 +607,26 @@ class StudentConfig(LoopConfig):
     def _batches_divide(self) -> "StudentConfig":
         for index, phase in enumerate(self.phases):
             _divides(f"phases.{index}.batch_size", phase.batch_size, self)
+        total = sum(phase.steps for phase in self.phases)
+        if self.until is not None and self.until > total:
+            raise ValueError(f"until: {self.until}, but the phases have {total} steps together")
         return self
+
+    def ends(self) -> list[int]:
+        """The last step of each phase that is trained; a phase beyond `until` is left out."""
+        left = self.until or sum(phase.steps for phase in self.phases)
+        found = []
+        for phase in self.phases:
+            if left > 0:
+                found.append(min(phase.steps, left))
+            left -= phase.steps
+        return found
+
+    @property
+    def trained(self) -> tuple[TrainingPhase, ...]:
+        """The phases as far as they are trained."""
+        ends = zip(self.phases, self.ends(), strict=False)
+        return tuple(phase.model_copy(update={"steps": end}) for phase, end in ends)
 
 
 class SamplingConfig(lightgen_model.config.SamplingConfig):

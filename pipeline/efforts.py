@@ -114,7 +114,7 @@ def _training(config: RunConfig) -> tuple[Effort, ...]:
     assert values is not None
     passes = 4 if values.checkpoint_activations else 3  # forward, backward; recomputed
     found = []
-    for index, phase in enumerate(values.phases):
+    for index, phase in enumerate(values.trained):
         seen, work = (
             phase.steps * phase.batch_size,
             passes * forward_tflop(config, phase.image_size),

@@ -45,7 +45,7 @@ def loss_plot(
     marks: Mapping[float, str] | None = None,
 ) -> bytes:
     """The logged loss, pale, and its smoothed course; `marks` are steps with a name (128 px)."""
-    with _figure("training step", label) as (axes, out):
+    with figure("training step", label) as (axes, out):
         x, y = _finite(steps, losses)
         smooth = _smoothed(y)
         raw_x, raw_y = _thinned(x, y)
@@ -83,7 +83,7 @@ def learning_curve(
     mean = scores.get("mean") or [
         sum(values) / len(values) for values in zip(*tasks.values(), strict=True)
     ]
-    with _figure(x_label, "share of correct pictures", height=3.5) as (axes, out):
+    with figure(x_label, "share of correct pictures", height=3.5) as (axes, out):
         ends = []
         for number, (task, values) in enumerate(tasks.items()):
             colour = TASK_COLOURS[number % len(TASK_COLOURS)]
@@ -94,7 +94,7 @@ def learning_curve(
         top = max([0.0, *(value for values in scores.values() for value in values), *mean])
         axes.set_ylim(0, max(0.2, min(1.04, 1.08 * top)))
         _thousands(axes.xaxis)
-        _name_ends(axes, ends)
+        name_ends(axes, ends)
     return out[0]
 
 
@@ -102,7 +102,7 @@ def curve_plot(
     series: Sequence[Series], x_label: str, y_label: str, *, level: float | None = None
 ) -> bytes:
     """Any few lines; `level` is a dashed line of no effect, such as 0.5 for an accuracy."""
-    with _figure(x_label, y_label) as (axes, out):
+    with figure(x_label, y_label) as (axes, out):
         if level is not None:
             axes.axhline(level, color=QUIET, linewidth=0.9, linestyle=(0, (4, 3)))
         _draw_series(axes, series, (MAIN, *TASK_COLOURS))
@@ -118,7 +118,7 @@ def score_bars(
 ) -> bytes:
     """Share of correct pictures per task, before and after alignment, with the difference."""
     tasks = [*(task for task in before if task != "mean"), *(["mean"] if "mean" in before else [])]
-    with _figure("", "share of correct pictures", height=3.4) as (axes, out):
+    with figure("", "share of correct pictures", height=3.4) as (axes, out):
         places = [float(n) + (0.35 if task == "mean" else 0) for n, task in enumerate(tasks)]
         for offset, values, colour, label in (
             (-0.19, before, BEFORE, labels[0]),
@@ -154,7 +154,7 @@ def checkpoint_bars(
     colours = [*BEFORE_ALL[-(len(names) - 1) :], AFTER] if len(names) > 1 else [AFTER]
     width = 0.8 / len(names)
     top = 0.1
-    with _figure("", "share of correct pictures", height=3.6) as (axes, out):
+    with figure("", "share of correct pictures", height=3.6) as (axes, out):
         places = [n + (0.3 if task.endswith("mean") else 0.0) for n, task in enumerate(tasks)]
         for number, name in enumerate(names):
             known = [
@@ -191,7 +191,7 @@ def preference_plot(
 ) -> bytes:
     """Diffusion-DPO's two health signs: implicit accuracy, and each side's error against the
     reference's; a rising winner error means that the policy forgets what it knew."""
-    with _figure("", "", columns=2) as (pair, out):
+    with figure("", "", columns=2) as (pair, out):
         left, right = pair
         left.axhline(0.5, color=QUIET, linewidth=0.9, linestyle=(0, (4, 3)))
         x, y = _finite(steps, accuracy)
@@ -214,7 +214,7 @@ def reward_plot(
 ) -> bytes:
     """How far apart the policy's rewards of winner and loser are, and what it costs: how much
     worse it explains the pictures than its reference."""
-    with _figure("training step", "", columns=2) as (pair, out):
+    with figure("training step", "", columns=2) as (pair, out):
         for axes, values, name in zip(
             pair,
             (margins, divergence),
@@ -230,7 +230,7 @@ def reward_plot(
 
 def bars(names: Sequence[str], heights: Sequence[float], x_label: str, y_label: str) -> bytes:
     """One bar a name; of many names every few are written."""
-    with _figure(x_label, y_label) as (axes, out):
+    with figure(x_label, y_label) as (axes, out):
         axes.bar(range(len(names)), heights, 0.86, color=MAIN)
         every = -(-len(names) // 24) or 1
         axes.set_xticks(range(0, len(names), every), list(names)[::every])
@@ -241,7 +241,7 @@ def bars(names: Sequence[str], heights: Sequence[float], x_label: str, y_label: 
 
 def grouped_bars(groups: Mapping[str, Mapping[str, float]], y_label: str) -> bytes:
     """A row of bars, a colour a group, the names upright beneath."""
-    with _figure("", y_label, height=3.6) as (axes, out):
+    with figure("", y_label, height=3.6) as (axes, out):
         place = 0.0
         names: list[tuple[float, str]] = []
         for number, (group, heights) in enumerate(groups.items()):
@@ -267,7 +267,7 @@ def stage_bars(
 ) -> bytes:
     """A bar a stage, lying, the first on top; of each group one, behind or beside each other."""
     height = 1.3 + (0.3 if stacked else 0.42) * len(names)
-    with _figure(x_label, "", height=height) as (axes, out):
+    with figure(x_label, "", height=height) as (axes, out):
         places = [float(number) for number in range(len(names))]
         ends = [0.0] * len(names)
         thick = 0.62 if stacked else 0.36
@@ -308,7 +308,7 @@ def histogram(values: Sequence[float], bins: int, x_label: str, threshold: float
         counts[min(bins - 1, int(value * bins + 1e-6))] += 1
     starts = [number / bins for number in range(bins)]
     colours = [GOOD if start >= threshold - 1e-6 else BAD for start in starts]
-    with _figure(x_label, "pictures", height=2.6) as (axes, out):
+    with figure(x_label, "pictures", height=2.6) as (axes, out):
         axes.bar(starts, counts, 0.9 / bins, align="edge", color=colours)
         axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.set_xlim(0, 1)
@@ -347,7 +347,7 @@ _STYLE: dict[str, Any] = {
 
 
 @contextmanager
-def _figure(
+def figure(
     x_label: str, y_label: str, *, height: float = 3.1, columns: int = 1
 ) -> "Iterator[tuple[Any, list[bytes]]]":
     """Axes to draw on, and a list that holds the SVG's bytes afterwards."""
@@ -408,7 +408,7 @@ def _note_end(axes: Any, x: float, y: float, text: str) -> None:
     )
 
 
-def _name_ends(axes: Any, ends: Sequence[tuple[str, float, str]]) -> None:
+def name_ends(axes: Any, ends: Sequence[tuple[str, float, str]]) -> None:
     """Write each line's name at its right end, moved apart where they would touch."""
     low, high = axes.get_ylim()
     apart = (high - low) * 0.062

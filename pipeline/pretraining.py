@@ -33,7 +33,9 @@ from pipeline.prefetch import prefetched
 from pipeline.pretraining_step import PretrainingStep
 from pipeline.records import trackers
 from pipeline.roots import bring, near, root_of
+from pipeline.siblings import go_on_from_alike
 from pipeline.starting import origins_of, save_weights, start_from
+from pipeline.subsets import subset_of
 from pipeline.tables import Manifest
 from pipeline.training import Schedule, fit
 from pipeline.watching import Watcher
@@ -62,7 +64,7 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
         watcher = Watcher.build(config, place.path, accelerator.device)
     data = PhaseData(config, upstream)
     seen = 0
-    for index, phase in enumerate(values.phases):
+    for index, (phase, end) in enumerate(zip(values.phases, values.ends(), strict=False)):
         batches, seed = data.batches(index, phase), values.seed * 101 + index
         step = PretrainingStep(values, batches, seed)
         schedule = Schedule(
@@ -72,15 +74,20 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
             seed,
             flops_of(values, phase),
             batches.position,
+            until=end,
         )
-        with prefetched(step.prepare, step.expect, values, phase.steps, accelerator) as step.ready:
+        folder = place.path / student.phase_name(index, phase.image_size)
+        if accelerator.is_main_process:
+            go_on_from_alike(place, folder.name, end, seen, phase.batch_size)
+        accelerator.wait_for_everyone()
+        with prefetched(step.prepare, step.expect, values, end, accelerator) as step.ready:
             average = fit(
                 model,
                 step,
                 phase.optimizer,
                 values,
                 schedule,
-                place.path / student.phase_name(index, phase.image_size),
+                folder,
                 accelerator=accelerator,
                 compile_model=values.compile,
                 average=average,
@@ -119,6 +126,7 @@ class PhaseData:
             features.autoencoder, features.autoencoder_revision, features.autoencoder_subfolder
         )
         self.scale, self.shift = autoencoder.scale, autoencoder.shift
+        self.kept = subset_of(config, upstream)
 
     def batches(self, index: int, phase: TrainingPhase) -> FeatureBatches:
         snapshot = self.snapshots[f"features_{phase.image_size}"]
@@ -138,6 +146,7 @@ class PhaseData:
             alignment=alignment,
             alignment_width=repa.width if repa else 0,
             buckets=self.values.text_buckets,
+            kept=self.kept,
         )
 
 

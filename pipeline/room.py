@@ -69,7 +69,7 @@ def bytes_on_disk(root: Path, manifest: Manifest) -> int:
 def student_bytes(config: RunConfig) -> int:
     """Untrained weights, final ones raw and averaged, and the states that stay of each phase."""
     assert config.student is not None
-    states = sum(_states(phase.steps, config.student) for phase in config.student.phases)
+    states = sum(_states(phase.steps, config.student) for phase in config.student.trained)
     return parameter_count(config.student.model) * (3 * WEIGHT + STATE * states)
 
 

@@ -100,6 +100,10 @@ def name_of(step: int) -> str:
     return f"state-{step:09d}.pt"
 
 
+def step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("state-"))
+
+
 def saved(folder: Path) -> list[Path]:
     """Whole states, oldest first."""
     return sorted(folder.glob("state-*.pt"))
@@ -108,8 +112,7 @@ def saved(folder: Path) -> list[Path]:
 def drop_old(folder: Path, keep_last: int, keep_every: int) -> None:
     """Delete states that are neither among the newest nor at a step to keep for good."""
     for path in saved(folder)[:-keep_last]:
-        step = int(path.stem.removeprefix("state-"))
-        if not keep_every or step % keep_every:
+        if not keep_every or step_of(path) % keep_every:
             drop(path)
             drop(sum_of(path))
 

@@ -30,6 +30,7 @@ from pipeline.encoders import weights_identity
 from pipeline.pictures import Cell, steps_sheet
 from pipeline.plots import learning_curve, loss_plot
 from pipeline.roots import LARGE, fetched
+from pipeline.subsets import learned_rows
 from pipeline.tables import Manifest
 
 STAGE = "student"
@@ -40,9 +41,10 @@ UNTRAINED = "untrained"  # what it started from: the floor of every score
 
 def slice_of(config: StudentConfig) -> dict[str, object]:
     """The values that change the weights; how the training is run does not."""
-    values = config.model_dump(mode="json", exclude={*LoopConfig.model_fields, "sample_every"})
-    if not config.text_buckets:  # students of a time that knew none are the same ones
-        del values["text_buckets"]
+    left_out = {*LoopConfig.model_fields, "sample_every", "until"}
+    # Students of a time that knew no subsets and no buckets are the same ones.
+    left_out |= {name for name in ("subset", "text_buckets") if not getattr(config, name)}
+    values = config.model_dump(mode="json", exclude=left_out)
     # What the folder holds, not where it lies.
     return values | ({"start": weights_identity(config.start, None)} if config.start else {})
 
@@ -50,7 +52,8 @@ def slice_of(config: StudentConfig) -> dict[str, object]:
 def folder(config: RunConfig, upstream: Mapping[str, Manifest]) -> TrainingFolder:
     assert config.student is not None
     inputs = upstream["features"].content
-    return training_folder(config, STAGE, VERSION, slice_of(config.student), {"features": inputs})
+    whole = training_folder(config, STAGE, VERSION, slice_of(config.student), {"features": inputs})
+    return whole.ending(config.student.until, sum(p.steps for p in config.student.phases))
 
 
 def find(config: RunConfig, upstream: Mapping[str, Manifest]) -> Manifest | None:
@@ -72,25 +75,24 @@ def command(config_file: Path, upstream_file: Path) -> list[str]:
 def describe(
     config: RunConfig, upstream: Mapping[str, Manifest], manifest: Manifest
 ) -> Description:
-    """Loss, learning curve, samples by step; counts are feature rows, all of them trained on."""
+    """Loss, learning curve, samples by step; counts are feature rows, those trained on kept."""
     assert config.student is not None
     place = fetched(folder(config, upstream).kept, LARGE)
-    rows = sum(
-        snapshot.rows
-        for name, snapshot in upstream["features"].snapshots.items()
-        if name.startswith("features")
-    )
+    features = upstream["features"].snapshots
+    rows = sum(table.rows for name, table in features.items() if name.startswith("features"))
+    left_out = rows - learned_rows(config, upstream) if config.student.subset else 0
     curve = read_rows(place / CURVE)
     return Description(
         stage=STAGE,
         title="Student",
         rows_in=rows,
-        kept=rows,
-        rejected=0,
+        kept=rows - left_out,
+        rejected=left_out,
+        reasons={"not in the subset": left_out} if left_out else {},
         facts={
             "checkpoint": manifest.checkpoints[CHECKPOINT],
             "weights sha256": manifest.content,
-            "steps": " + ".join(f"{p.steps} at {p.image_size} px" for p in config.student.phases),
+            "steps": _steps(config.student),
             "features": upstream["features"].content,
         },
         tables=_looks(curve),
@@ -99,9 +101,13 @@ def describe(
     )
 
 
+def _steps(student: StudentConfig) -> str:
+    return " + ".join(f"{phase.steps} at {phase.image_size} px" for phase in student.trained)
+
+
 def _loss(student: StudentConfig, place: Path) -> Plot:
     steps, losses, marks, offset = [], [], {}, 0
-    for index, phase in enumerate(student.phases):
+    for index, phase in enumerate(student.trained):
         marks[float(offset)] = f"{phase.image_size} px"
         for row in read_rows(place / phase_name(index, phase.image_size) / "log.jsonl"):
             steps.append(float(offset + row["step"]))

@@ -77,6 +77,11 @@ class Schedule:
     position: Callable[[int], Position] = nowhere  # where the data is before a step
     # Given what is logged of a step: a reason to end there, or "". The same for all processes.
     stop: Callable[[Mapping[str, float]], str] = lambda row: ""
+    until: int | None = None  # end after so many of `steps`, whose schedule stays
+
+    @property
+    def last(self) -> int:
+        return self.steps if self.until is None else self.until
 
 
 def fit(
@@ -93,7 +98,7 @@ def fit(
     watch: Callable[[int, Weights], None] | None = None,
     label: str = "train",
 ) -> Weights:
-    """Train `model` in place to `schedule.steps`, or to where `schedule.stop` ends it; returns the
+    """Train `model` in place to `schedule.last`, or to where `schedule.stop` ends it; returns the
     averaged weights (EMA), float32.
 
     `average` carries the EMA of an earlier phase on; without it the average starts as a copy.
@@ -114,9 +119,9 @@ def fit(
 
     def at(done: int, every: int) -> bool:
         """Is this the moment for what happens `every` steps and at the end?"""
-        return every > 0 and (done % every == 0 or done == schedule.steps)
+        return every > 0 and (done % every == 0 or done == schedule.last)
 
-    for step in range(first, schedule.steps):
+    for step in range(first, schedule.last):
         values, bad = training.step(step)
         records.remember(values, bad)
         done = step + 1

@@ -81,7 +81,14 @@ def test_no_drawer(room: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["flows.distillation", "flows.plan", "flows.upkeep", "pipeline.preflight", "pipeline.plan"],
+    [
+        "flows.distillation",
+        "flows.plan",
+        "flows.ablation",
+        "flows.upkeep",
+        "pipeline.preflight",
+        "pipeline.plan",
+    ],
 )
 def test_a_flow_process_starts_light(module: str) -> None:
     code = f"import {module}, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
