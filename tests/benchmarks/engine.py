@@ -279,8 +279,8 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     left.loglog(rows, [last * row / rows[-1] for row in rows], ":", c="grey", label="linear")
     again = sorted((r["rows"], r["cpu"]) for r in results if r["what"] == "again")
     left.loglog(*zip(*again, strict=True), "s-", label="again, of processor time")
-    left.set(xlabel="captions", ylabel="seconds")
-    left.legend()
+    left.set(xlabel="captions", ylabel="seconds", ylim=(2, 5e4))  # room for the legend
+    left.legend(fontsize="small", loc="upper left")
     right.semilogx(rows, [each["peak_gib"] for each in first], "o-")
     right.axhline(1.5, color="grey", linestyle=":")
     right.set(xlabel="captions", ylabel="peak of the flow process, GiB", ylim=(0, None))
