@@ -49,3 +49,21 @@ def test_a_picture_is_no_better_than_itself_whatever_a_moody_judge_says() -> Non
     twins = [Contender(name, b"latents", b"", score, True) for name, score in (("a", 0), ("b", 1))]
     (pair,) = builder("best_over_worst", 0.1).pair([], twins)
     assert pair.reason == SAME
+
+
+def test_every_good_sample_meets_every_bad_one_and_no_crowded_winner_is_left() -> None:
+    names = {"good": 0.9, "also good": 0.8, "bad": 0.1, "worse": 0.0}
+    drawn = [picture(name, score) for name, score in names.items()]
+    pairs = builder("good_over_bad", 0.0).pair([], drawn)
+    met = {(pair.winner.origin, pair.loser.origin) for pair in pairs if not pair.reason}
+    assert met == {(w, x) for w in ("good", "also good") for x in ("bad", "worse")}
+    crowded = Contender("crowded", b"crowded", b"", 0.95, good=False)
+    pairs = builder("good_over_bad", 0.0).pair([], [picture("good", 0.9), crowded])
+    assert [(pair.winner.origin, pair.reason) for pair in pairs] == [("good", TIE)]
+
+
+@pytest.mark.parametrize("scores", [[0.9, 0.8], [0.2, 0.1], [0.7]])
+def test_samples_that_are_all_good_or_all_bad_are_no_pair(scores: list[float]) -> None:
+    drawn = [picture(f"sample {n}", score) for n, score in enumerate(scores)]
+    (pair,) = builder("good_over_bad", 0.0).pair([], drawn)
+    assert pair.reason == TIE
