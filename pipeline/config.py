@@ -592,7 +592,7 @@ class SamplingConfig(lightgen_model.config.SamplingConfig):
 
 
 # The files of pipeline/pair_builders/.
-PairKind = Literal["teacher_over_student", "best_over_worst", "same_seed", "good_over_bad", "x_worst", "x_near"]
+PairKind = Literal["teacher_over_student", "best_over_worst", "same_seed", "good_over_bad"]
 
 
 class PreferencesConfig(Frozen):

@@ -71,10 +71,6 @@ def _build(kind: PairKind, min_margin: float) -> PairBuilder:
             from pipeline.pair_builders.good_over_bad import GoodOverBad
 
             return GoodOverBad(min_margin)
-        case "x_worst" | "x_near":
-            from pipeline.pair_builders.good_over_bad import GoodX
-
-            return GoodX(min_margin, kind)
         case _:
             assert_never(kind)
 

@@ -63,7 +63,7 @@ class Outcome:
 
 def digits_of(table: pa.Table) -> tuple[dict[str, str], dict[str, str], int]:
     """Right, objects too many, and pictures a prompt, of the rows of one checkpoint."""
-    right = {task: "" for task in TASKS}
+    right = dict.fromkeys(TASKS, "")
     extra = dict(right)
     order = [("prompt_index", "ascending"), ("image_index", "ascending")]
     for row in table.sort_by(order).to_pylist():

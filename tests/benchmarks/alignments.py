@@ -55,6 +55,8 @@ STRICT = {
     "preferences.min_margin": 0.0,
     "preferences.scorer": {"judge": {"kind": "shapes"}, "min_quality": 0.76},
 }
+# Samples at two thirds of the compute, which leaves a quarter more steps.
+FAST = {"preferences.sampling.head_steps": 12, "dpo.optimizer.warmup_steps": 10}
 CONTINUED = "continued"
 VARIANTS: dict[str, dict[str, Any]] = {
     CONTINUED: {},
@@ -70,11 +72,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "clear_kto": {**CLEAR, "dpo.loss": "kto"},
     "clear_noise_weights": {**CLEAR, "dpo.weighting": "noise"},
     "clear_two_rounds": {**CLEAR, "dpo.rounds": 2},
+    "clear_three_rounds": {**CLEAR, **FAST, "dpo.rounds": 3},
     "strict": STRICT,
     "strict_balanced": {**STRICT, "dpo.balance": "task"},
     "strict_two_rounds": {**STRICT, "dpo.rounds": 2},
-    "x_worst": {**STRICT, "preferences.pairs": ["x_worst"]},
-    "x_near": {**STRICT, "preferences.pairs": ["x_near"]},
+    "strict_three_rounds": {**STRICT, **FAST, "dpo.rounds": 3},
+    "strict_four_rounds": {**STRICT, "dpo.rounds": 4, "dpo.optimizer.warmup_steps": 10},
 }
 
 
@@ -198,9 +201,7 @@ def outcome(name: str, config: RunConfig, budget: float) -> Outcome:
         compute = (drawn(config) + length * step_cost(config)) / budget
     minutes = (time.process_time() - began) / 60
     known = measured(config, last)
-    return replace(
-        known, variant=name, compute=compute, steps=length, pairs=pairs, minutes=minutes
-    )
+    return replace(known, variant=name, compute=compute, steps=length, pairs=pairs, minutes=minutes)
 
 
 def main() -> None:
