@@ -88,7 +88,8 @@ def chosen_by_task(
         )
     total = sum(shares.values())
     left = {task: round(number * share / total) for task, share in shares.items()}
-    first, rest = [], []
+    first: list[str] = []
+    rest: list[str] = []
     for caption_id in chosen_first(captions, seed, len(captions)):
         wanted = left.get(tasks[caption_id], 0) > 0
         (first if wanted else rest).append(caption_id)

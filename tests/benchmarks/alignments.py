@@ -1,7 +1,7 @@
 """Ways of aligning against each other: one student, equal extra compute, equal prompts and seeds.
 
     python -m tests.benchmarks.alignments --root artifacts/tiny --seeds 0,1,2 \
-        --variants continued,sft_on_winners,paper,clear,clear_two_rounds
+        --variants continued,sft_on_winners,paper,clear,clear_two_rounds,clear_three_rounds
 
 In:    the root of a finished run. Samples, pairs, checkpoints and scores are made there, each once,
        under names of their own values; nothing that the run made is changed.
@@ -77,7 +77,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "strict_balanced": {**STRICT, "dpo.balance": "task"},
     "strict_two_rounds": {**STRICT, "dpo.rounds": 2},
     "strict_three_rounds": {**STRICT, **FAST, "dpo.rounds": 3},
-    "strict_four_rounds": {**STRICT, "dpo.rounds": 4, "dpo.optimizer.warmup_steps": 10},
 }
 
 
@@ -209,7 +208,7 @@ def main() -> None:
     parser.add_argument("--run", default="tiny")
     parser.add_argument("--root", required=True)
     parser.add_argument("--out", type=Path, default=Path("artifacts/alignments.jsonl"))
-    parser.add_argument("--variants", default=f"{CONTINUED},sft_on_winners,paper,clear")
+    parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--steps", type=int, default=200, help="of DPO, which make the budget")
     parser.add_argument("--seeds", default="0", help="of the alignment; pairs stay")
     parser.add_argument("--overrides", type=json.loads, default={}, help="of all variants, JSON")
