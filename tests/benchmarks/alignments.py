@@ -85,7 +85,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def drawn(config: RunConfig) -> float:
     """Pictures trained that the samples of all rounds are worth."""
-    assert config.student and config.preferences and config.dpo
+    assert config.student
+    assert config.preferences
+    assert config.dpo
     values, model = config.preferences, config.student.model
     tokens = model.grid(values.image_size) ** 2
     masking = config.student.masking
@@ -105,7 +107,8 @@ def step_cost(config: RunConfig) -> float:
 def configured(run: str, values: Mapping[str, Any], budget: float) -> RunConfig:
     """A variant with as many steps as its budget leaves, its rounds with equal parts of all."""
     config = load_run(run, values)
-    assert config.dpo and config.preferences
+    assert config.dpo
+    assert config.preferences
     if config.dpo.rounds > 1:
         captions = config.preferences.num_captions // config.dpo.rounds
         values = {**values, "preferences.num_captions": captions}
