@@ -144,7 +144,7 @@ def held_out_captions(config: RunConfig, upstream: Mapping[str, Manifest]) -> di
     paired: set[str] = set()
     for back in range(dpo.rounds):
         seed = values.seed - back * values.seed_per_round
-        paired |= set(chosen_captions({each: texts[each] for each in there}, values, seed))
+        paired |= set(chosen_captions(there, texts, values, seed))
     free = [caption_id for caption_id in there if caption_id not in paired]
     if len(free) < dpo.watch_captions:
         raise ValueError(

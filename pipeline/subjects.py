@@ -65,11 +65,14 @@ def chosen_first(caption_ids: Iterable[str], seed: int, number: int) -> list[str
     return sorted(caption_ids, key=lambda caption_id: seed_of(caption_id, seed))[:number]
 
 
-def chosen_captions(captions: Mapping[str, str], values: PreferencesConfig, seed: int) -> list[str]:
-    """Ids of the captions, given with their texts, that a round of this seed compares."""
-    if values.task_shares:
-        return chosen_by_task(captions, seed, values.num_captions, values.task_shares)
-    return chosen_first(captions, seed, values.num_captions)
+def chosen_captions(
+    caption_ids: Iterable[str], texts: Mapping[str, str], values: PreferencesConfig, seed: int
+) -> list[str]:
+    """The captions that a round of this seed compares; `texts` are read for shares of tasks."""
+    if not values.task_shares:
+        return chosen_first(caption_ids, seed, values.num_captions)
+    captions = {caption_id: texts[caption_id] for caption_id in caption_ids}
+    return chosen_by_task(captions, seed, values.num_captions, values.task_shares)
 
 
 def chosen_by_task(
@@ -119,10 +122,15 @@ def _subjects(
     for row, caption_id in enumerate(encoded["caption_id"].to_pylist()):
         rows_of.setdefault(caption_id, []).append(row)
     most = None if "same_seed" in values.pairs else 1
-    texts = read(root, images, ["caption_id", "caption"], check=False).to_pylist()
-    there = {row["caption_id"]: row["caption"] for row in texts if row["caption_id"] in rows_of}
-    order = chosen_captions(there, values, values.seed)
-    chosen = {caption_id: rows_of[caption_id][:most] for caption_id in order}
+    texts: dict[str, str] = {}
+    if values.task_shares:  # of millions of rows, no reading that is not needed
+        table = read(root, images, ["caption_id", "caption"], check=False)
+        ids, captions = (table[name].to_pylist() for name in ("caption_id", "caption"))
+        texts = dict(zip(ids, captions, strict=True))
+    chosen = {
+        caption_id: rows_of[caption_id][:most]
+        for caption_id in chosen_captions(rows_of, texts, values, values.seed)
+    }
     feature_rows = [row for rows in chosen.values() for row in rows]
     image_ids = encoded["image_id"].take(pa.array(feature_rows, pa.int64())).to_pylist()
     said = judged_images(root, thresholds, images, verdicts)
