@@ -53,10 +53,10 @@ class PairBatch(NamedTuple):
 
     pairs: Rows  # (B,)
     number: int
-    latents: Tensor  # (2 B, c, h, w), winners, then losers
+    latents: Tensor  # (2 B, c, h, w), winners, then losers; (B, c, h, w) of winners alone
     text: Padded  # (B, L, E)
     lengths: Tensor  # (B,)
-    split: Split  # of 2 B
+    split: Split  # of all latents
     draws: Draws  # of B
 
     def map(self, move: Callable[[Tensor], Tensor]) -> "PairBatch":
