@@ -40,7 +40,7 @@ FIRST_ERROR_TOLERANCE = 1e-2
 
 
 class Inputs(NamedTuple):
-    """Winners, then losers, on the device."""
+    """Winners, then losers where they are minded, on the device."""
 
     pairs: Rows  # (B,)
     number: int  # of the pairs' own draws
@@ -53,10 +53,10 @@ class PairBatch(NamedTuple):
 
     pairs: Rows  # (B,)
     number: int
-    latents: Tensor  # (2 B, c, h, w), winners, then losers
+    latents: Tensor  # (2 B, c, h, w), winners, then losers; (B, c, h, w) of winners alone
     text: Padded  # (B, L, E)
     lengths: Tensor  # (B,)
-    split: Split  # of 2 B
+    split: Split  # of all latents
     draws: Draws  # of B
 
     def map(self, move: Callable[[Tensor], Tensor]) -> "PairBatch":
@@ -99,6 +99,8 @@ class DpoStep:
         with torch.no_grad():
             theirs = self.reference(inputs)
         own = errors_of(model, inputs, values.weighting, self.model.head)
+        if self.sides == 1:
+            return winners_alone(own, theirs[: len(own)], values.anchor)
         winner, loser, winner_reference, loser_reference = *own.chunk(2), *theirs.chunk(2)
         beta = beta_at(values, step)
         out = dpo_loss(
@@ -142,7 +144,7 @@ class DpoStep:
         else:
             seed = self.config.seed + 1
             draws = draw(size, mine, self.num_tokens, self.model, self.masking, seed, step)
-        made = self._batch(rows, number, draws, longest)
+        made = self._batch(rows, number, draws, longest, self.sides)
         return made.map(pinned) if self.pairs.text.pinned else made.decoded()
 
     def expect(self, place: Place) -> None:
@@ -155,6 +157,11 @@ class DpoStep:
         return on_device(self._batch(rows, number, self._own_draws(rows, number)), device)
 
     @property
+    def sides(self) -> int:
+        """2, winners and losers; 1 where a loss minds no loser, at half the work."""
+        return 1 if self.config.loss == "sft" else 2
+
+    @property
     def num_tokens(self) -> int:
         _, height, width = self.pairs.shape
         return height * width // self.model.patch_size**2
@@ -164,13 +171,15 @@ class DpoStep:
         seed = self.config.seed + 1
         return draw_pairs(pair_ids, number, self.num_tokens, self.model, self.masking, seed)
 
-    def _batch(self, rows: Rows, number: int, draws: Draws, longest: int = 0) -> PairBatch:
+    def _batch(
+        self, rows: Rows, number: int, draws: Draws, longest: int = 0, sides: int = 2
+    ) -> PairBatch:
         text_rows = self.pairs.text_rows[rows]
         states = self.pairs.text.padded(text_rows, longest)
         lengths = torch.from_numpy(self.pairs.text.lengths[text_rows])
         # Rows of the head run sample by sample, so the loser's draws repeat the winner's.
-        split = Split.of(torch.cat([draws.mask] * 2))
-        latents = torch.cat(self.pairs.take(rows))
+        split = Split.of(torch.cat([draws.mask] * sides))
+        latents = torch.cat(self.pairs.take(rows)[:sides])
         return PairBatch(rows, number, latents, states, lengths, split, draws)
 
 
@@ -178,21 +187,22 @@ def on_device(made: PairBatch, device: torch.device) -> Inputs:
     """A batch where it is used; what winner and loser share is copied there once."""
     made = made.map(lambda x: to_device(x, device))
     states, lengths, draws = made.text.decoded(), made.lengths, made.draws
-    both = torch.cat([states, states]), torch.cat([lengths, lengths])
+    sides = len(made.latents) // len(made.pairs)
+    text = torch.cat([states] * sides), torch.cat([lengths] * sides)
     # No text is dropped; saying so gives the null text a gradient of zero, which DDP waits for.
     drop = torch.zeros_like(draws.drop_text)
     rest = {"times": draws.times, "noise": draws.noise, "drop_text": drop}
-    twice = {name: torch.cat([x, x]) for name, x in rest.items()}
-    return Inputs(made.pairs, made.number, (made.latents, *both, made.split), twice)
+    repeated = {name: torch.cat([x] * sides) for name, x in rest.items()}
+    return Inputs(made.pairs, made.number, (made.latents, *text, made.split), repeated)
 
 
 def errors_of(network: nn.Module, inputs: Inputs, weighting: str, head: HeadConfig) -> Tensor:
-    """A network's errors of winners, then of losers, (2 B,)."""
+    """A network's errors of winners, then of losers where there are any, (2 B,) or (B,)."""
     losses: TokenLosses = network(*inputs.given, **inputs.draws)
     if weighting == "noise" and head.kind == "flow":
         times = repeat(inputs.draws["times"], "t -> (t n)", n=head.noises_per_time)
         losses = replace(losses, mse=losses.mse * noise_weights(times))
-    return losses.per_sample(2 * len(inputs.pairs))
+    return losses.per_sample(len(inputs.given[0]))
 
 
 @dataclass(frozen=True)
@@ -215,6 +225,15 @@ class MeasuredReference:
     def __call__(self, inputs: Inputs) -> Tensor:
         found = self.errors[inputs.pairs, inputs.number]  # (B, 2)
         return torch.from_numpy(found).T.flatten().to(inputs.given[0].device)
+
+
+def winners_alone(
+    own: Tensor, reference: Tensor, anchor: float
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """The loss of SFT, and what is watched without a loser; errors (B,)."""
+    loss = own.mean()
+    told = {"preference": loss, "winner_error": loss, "winner_drift": (own - reference).mean()}
+    return loss * (1 + anchor), {name: value.detach() for name, value in told.items()}
 
 
 def beta_at(config: DpoConfig, step: int) -> float:

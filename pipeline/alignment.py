@@ -160,6 +160,8 @@ def _curves(log: list[dict[str, Any]]) -> tuple[Plot, ...]:
     loss = "preference" if log and "preference" in log[0] else "loss"
 
     steps = column("step")
+    if log and "accuracy" not in log[0]:  # SFT minds no loser
+        return (Plot("Loss of the winners", loss_plot(steps, column("loss"))),)
     errors = [column(name) for name in ("accuracy", "winner_drift", "loser_drift")]
     plots = [
         Plot("DPO loss", loss_plot(steps, column(loss), label="preference loss")),

@@ -635,7 +635,7 @@ class SamplingConfig(lightgen_model.config.SamplingConfig):
 
 
 # The files of pipeline/pair_builders/.
-PairKind = Literal["teacher_over_student", "best_over_worst", "same_seed"]
+PairKind = Literal["teacher_over_student", "best_over_worst", "same_seed", "good_over_bad"]
 
 
 class PreferencesConfig(Frozen):
@@ -651,6 +651,17 @@ class PreferencesConfig(Frozen):
     rows_per_shard: int = Field(250, ge=1)  # captions a shard
     seed: int = 0
     seed_per_round: int = Field(1, ge=0)  # added for each later round; 0: the same captions again
+    # Shares of the captions by what they ask for (`pipeline.tasks`); {}: as the data has them.
+    task_shares: dict[str, Annotated[float, Field(ge=0)]] = {}
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> "PreferencesConfig":
+        if self.task_shares and not sum(self.task_shares.values()):
+            raise ValueError("task_shares: all of them are 0")
+        return self
+
+    def __hash__(self) -> int:  # a mapping among the values has none
+        return hash(self.model_dump_json())
 
 
 class DpoConfig(LoopConfig):

@@ -33,7 +33,7 @@ from pipeline.images import seed_of
 from pipeline.judges import Judge
 from pipeline.parallel import Weights
 from pipeline.starting import plain
-from pipeline.subjects import chosen_first, score_of, scorer_of, values_of
+from pipeline.subjects import chosen_captions, score_of, scorer_of, values_of
 from pipeline.tables import Manifest, read
 from pipeline.tasks import task_of
 from pipeline.verdicts import build_judge
@@ -138,19 +138,19 @@ def held_out_captions(config: RunConfig, upstream: Mapping[str, Manifest]) -> di
     there = dict.fromkeys(
         read(config.root, features, ["caption_id"], check=False)["caption_id"].to_pylist()
     )
+    captions = upstream["captions"].snapshots["captions"]
+    table = read(config.root, captions, ["caption_id", "caption"], check=False)
+    texts = dict(zip(table["caption_id"].to_pylist(), table["caption"].to_pylist(), strict=True))
     paired: set[str] = set()
     for back in range(dpo.rounds):
         seed = values.seed - back * values.seed_per_round
-        paired |= set(chosen_first(there, seed, values.num_captions))
+        paired |= set(chosen_captions(there, texts, values, seed))
     free = [caption_id for caption_id in there if caption_id not in paired]
     if len(free) < dpo.watch_captions:
         raise ValueError(
             f"dpo.watch_captions: {dpo.watch_captions}, but {len(free)} captions are in no pair; "
             f"lower it, or preferences.num_captions {values.num_captions}"
         )
-    captions = upstream["captions"].snapshots["captions"]
-    table = read(config.root, captions, ["caption_id", "caption"], check=False)
-    texts = dict(zip(table["caption_id"].to_pylist(), table["caption"].to_pylist(), strict=True))
     by_task: dict[str, list[str]] = {}
     for caption_id in sorted(free, key=lambda caption_id: seed_of(caption_id, "held out")):
         by_task.setdefault(task_of(texts[caption_id]), []).append(caption_id)

@@ -158,6 +158,8 @@ def _inputs(config: RunConfig, upstream: Mapping[str, Manifest]) -> str:
     above = [upstream[stage].content for stage in ("images", "verdicts", "features")]
     above.append(policy_of(upstream)[0].content)
     size = {"num_captions", "samples_per_caption", "rows_per_shard"}
+    if values_of(config).task_shares:
+        size.add("task_shares")
     drawn = samples.folder(config).fingerprint
     return identifier(above, drawn, values_of(config).model_dump(mode="json", include=size))
 

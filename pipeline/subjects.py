@@ -20,6 +20,7 @@ from pipeline.feature_tables import name_of
 from pipeline.images import png, seed_of
 from pipeline.pair_builders import Contender
 from pipeline.tables import Manifest, Snapshot, read, take
+from pipeline.tasks import task_of
 from pipeline.verdicts import build_judge, judged_images
 
 
@@ -64,6 +65,41 @@ def chosen_first(caption_ids: Iterable[str], seed: int, number: int) -> list[str
     return sorted(caption_ids, key=lambda caption_id: seed_of(caption_id, seed))[:number]
 
 
+def chosen_captions(
+    caption_ids: Iterable[str], texts: Mapping[str, str], values: PreferencesConfig, seed: int
+) -> list[str]:
+    """The captions that a round of this seed compares; `texts` are read for shares of tasks."""
+    if not values.task_shares:
+        return chosen_first(caption_ids, seed, values.num_captions)
+    captions = {caption_id: texts[caption_id] for caption_id in caption_ids}
+    return chosen_by_task(captions, seed, values.num_captions, values.task_shares)
+
+
+def chosen_by_task(
+    captions: Mapping[str, str], seed: int, number: int, shares: Mapping[str, float]
+) -> list[str]:
+    """So many captions, each task's share of them; what a task lacks the others make up.
+
+    ValueError for tasks that no caption has.
+    """
+    tasks = {caption_id: task_of(caption) for caption_id, caption in captions.items()}
+    unknown = sorted(set(shares) - set(tasks.values()))
+    if unknown:
+        raise ValueError(
+            f"preferences.task_shares: no caption asks for {unknown}; there are "
+            f"{sorted(set(tasks.values()))}"
+        )
+    total = sum(shares.values())
+    left = {task: round(number * share / total) for task, share in shares.items()}
+    first: list[str] = []
+    rest: list[str] = []
+    for caption_id in chosen_first(captions, seed, len(captions)):
+        wanted = left.get(tasks[caption_id], 0) > 0
+        (first if wanted else rest).append(caption_id)
+        left[tasks[caption_id]] = left.get(tasks[caption_id], 0) - wanted
+    return [*first, *rest][:number]
+
+
 def subjects(config: RunConfig, upstream: Mapping[str, Manifest]) -> tuple[Subject, ...]:
     values = values_of(config)
     assert config.verdicts is not None
@@ -86,9 +122,14 @@ def _subjects(
     for row, caption_id in enumerate(encoded["caption_id"].to_pylist()):
         rows_of.setdefault(caption_id, []).append(row)
     most = None if "same_seed" in values.pairs else 1
+    texts: dict[str, str] = {}
+    if values.task_shares:  # of millions of rows, no reading that is not needed
+        table = read(root, images, ["caption_id", "caption"], check=False)
+        ids, captions = (table[name].to_pylist() for name in ("caption_id", "caption"))
+        texts = dict(zip(ids, captions, strict=True))
     chosen = {
         caption_id: rows_of[caption_id][:most]
-        for caption_id in chosen_first(rows_of, values.seed, values.num_captions)
+        for caption_id in chosen_captions(rows_of, texts, values, values.seed)
     }
     feature_rows = [row for rows in chosen.values() for row in rows]
     image_ids = encoded["image_id"].take(pa.array(feature_rows, pa.int64())).to_pylist()

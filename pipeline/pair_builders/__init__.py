@@ -67,6 +67,10 @@ def _build(kind: PairKind, min_margin: float) -> PairBuilder:
             from pipeline.pair_builders.same_seed import SameSeed
 
             return SameSeed(min_margin)
+        case "good_over_bad":
+            from pipeline.pair_builders.good_over_bad import GoodOverBad
+
+            return GoodOverBad(min_margin)
         case _:
             assert_never(kind)
 

@@ -1,49 +1,124 @@
-"""Ways of aligning against each other: one student, equal steps, the same prompts and seeds.
+"""Ways of aligning against each other: one student, equal extra compute, equal prompts and seeds.
 
-    python -m tests.benchmarks.alignments --root artifacts/tiny --variants paper,best_worst
+    python -m tests.benchmarks.alignments --root artifacts/tiny --seeds 0,1,2 \
+        --variants continued,sft_on_winners,paper,clear,clear_two_rounds,clear_three_rounds
 
 In:    the root of a finished run. Samples, pairs, checkpoints and scores are made there, each once,
        under names of their own values; nothing that the run made is changed.
-Out:   a Markdown table: share of correct pictures by the run's evaluator (mean of the tasks, and
-       each of them), the mean's difference to the student with its standard error over prompts,
-       and the mean of a task of interest.
-Rerun: what is made already is only read.
+Out:   lines of outcomes in --out; Markdown tables of all of them: shares of correct pictures, those
+       without an object too many, paired differences to plain continued training.
+Rerun: what is made already is only read. `--table` makes nothing and prints the tables.
 
-`--steps` are those of one round; a variant of two rounds gets half of them in each.
+Compute is counted in pictures that a network trains on: a forward and a backward pass, 3 forward
+passes. A step of DPO is 2 pictures a pair for the policy and a third of that for the reference; one
+of SFT is half of it. A drawn picture is what `sampling_flops` makes it, 5 pictures trained in the
+tiny run. The budget is that of `--steps` steps of DPO on the run's own samples; every variant gets
+the steps that its samples leave, and continued training, which draws none, all of it.
 """
 
 import argparse
 import json
+import time
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow.compute as pc
 
-from pipeline import evaluation, rounds
+from lightgen_model.flops import sampling_flops, training_flops
+from lightgen_model.unmasking import expected_ratio
+from pipeline import alignment, evaluation, preferences, rounds, student
 from pipeline.aligning import align_student
 from pipeline.config import RunConfig, load_run
-from pipeline.evaluation import MEAN
+from pipeline.preferences import PREFERENCES
+from pipeline.pretraining import train_student
 from pipeline.tables import Manifest, read
 from pipeline.upstream import Step, resolve, steps
+from tests.benchmarks.alignment_outcomes import (
+    Outcome,
+    add_outcome,
+    digits_of,
+    read_outcomes,
+    tables,
+)
 
 ON_POLICY = {"preferences.pairs": ["best_over_worst"]}
 # The winner is right and the loser wrong: of a wrong picture the shapes judge says half its credit.
 CLEAR = {**ON_POLICY, "preferences.alignment_weight": 1.0, "preferences.min_margin": 0.5}
-PAPER = {"preferences.pairs": ["teacher_over_student"]}
+MIXED = {**ON_POLICY, "preferences.alignment_weight": 0.5, "preferences.min_margin": 0.1}
+PAPER = {**MIXED, "preferences.pairs": ["teacher_over_student"]}
+# An object too many takes a quarter of the shapes judge's quality, so no crowded picture is good.
+STRICT = {
+    **MIXED,
+    "preferences.pairs": ["good_over_bad"],
+    "preferences.min_margin": 0.0,
+    "preferences.scorer": {"judge": {"kind": "shapes"}, "min_quality": 0.76},
+}
+# Samples at two thirds of the compute, which leaves a quarter more steps.
+FAST = {"preferences.sampling.head_steps": 12, "dpo.optimizer.warmup_steps": 10}
+CONTINUED = "continued"
 VARIANTS: dict[str, dict[str, Any]] = {
+    CONTINUED: {},
     "sft_on_teacher": {**PAPER, "dpo.loss": "sft"},
     "sft_on_winners": {**CLEAR, "dpo.loss": "sft"},
     "paper": PAPER,
     "paper_anchored": {**PAPER, "dpo.anchor": 20.0},
-    "best_worst": ON_POLICY,
+    "best_worst": MIXED,
     "clear": CLEAR,
     "clear_anchored": {**CLEAR, "dpo.anchor": 20.0},
-    "clear_balanced": {**CLEAR, "dpo.anchor": 20.0, "dpo.balance": "task"},
+    "clear_balanced": {**CLEAR, "dpo.balance": "task"},
     "clear_ipo": {**CLEAR, "dpo.loss": "ipo"},
     "clear_kto": {**CLEAR, "dpo.loss": "kto"},
     "clear_noise_weights": {**CLEAR, "dpo.weighting": "noise"},
-    "clear_two_rounds": {**CLEAR, "dpo.anchor": 20.0, "dpo.rounds": 2},
+    "clear_two_rounds": {**CLEAR, "dpo.rounds": 2},
+    "clear_three_rounds": {**CLEAR, **FAST, "dpo.rounds": 3},
+    "strict": STRICT,
+    "strict_balanced": {**STRICT, "dpo.balance": "task"},
+    "strict_two_rounds": {**STRICT, "dpo.rounds": 2},
+    "strict_three_rounds": {**STRICT, **FAST, "dpo.rounds": 3},
 }
+
+
+# --- compute --------------------------------------------------------------------------------------
+
+
+def drawn(config: RunConfig) -> float:
+    """Pictures trained that the samples of all rounds are worth."""
+    assert config.student
+    assert config.preferences
+    assert config.dpo
+    values, model = config.preferences, config.student.model
+    tokens = model.grid(values.image_size) ** 2
+    masking = config.student.masking
+    ratio = expected_ratio(masking.distribution, masking.min_ratio)
+    one = sampling_flops(model, tokens, values.sampling) / training_flops(model, tokens, ratio)
+    return one * values.num_captions * values.samples_per_caption * config.dpo.rounds
+
+
+def step_cost(config: RunConfig) -> float:
+    """Pictures trained in a step of alignment."""
+    assert config.dpo
+    sides = 1 if config.dpo.loss == "sft" else 2
+    reference = 1 / 3 if config.dpo.reference_errors == "live" else 0
+    return sides * config.dpo.batch_size * (1 + reference)
+
+
+def configured(run: str, values: Mapping[str, Any], budget: float) -> RunConfig:
+    """A variant with as many steps as its budget leaves, its rounds with equal parts of all."""
+    config = load_run(run, values)
+    assert config.dpo
+    assert config.preferences
+    if config.dpo.rounds > 1:
+        captions = config.preferences.num_captions // config.dpo.rounds
+        values = {**values, "preferences.num_captions": captions}
+        config = load_run(run, values)
+        assert config.dpo
+    length = round((budget - drawn(config)) / step_cost(config) / config.dpo.rounds)
+    return load_run(run, {**values, "dpo.steps": max(1, length)})
+
+
+# --- making ---------------------------------------------------------------------------------------
 
 
 def made(config: RunConfig, step: Step, upstream: Mapping[str, Manifest]) -> Manifest:
@@ -65,60 +140,95 @@ def made(config: RunConfig, step: Step, upstream: Mapping[str, Manifest]) -> Man
     return committed
 
 
-def correct(config: RunConfig, manifest: Manifest) -> dict[str, dict[tuple[str, int], float]]:
-    """Checkpoint to (task, prompt) to the share of correct pictures."""
-    table = read(config.root, manifest.snapshots[evaluation.STAGE], check=False)
-    found: dict[str, dict[tuple[str, int], list[bool]]] = {}
-    for row in table.select(["checkpoint", "task", "prompt_index", "correct"]).to_pylist():
-        own = found.setdefault(row["checkpoint"], {})
-        own.setdefault((row["task"], row["prompt_index"]), []).append(row["correct"])
-    return {
-        name: {prompt: float(np.mean(values)) for prompt, values in prompts.items()}
-        for name, prompts in found.items()
-    }
+def aligned(config: RunConfig) -> tuple[Manifest, int]:
+    """The last round's checkpoint, and the pairs of all rounds."""
+    upstream = resolve(config, preferences.STAGE)
+    pairs = 0
+    for step in steps(config)[len(upstream) : -1]:
+        upstream[step.name] = made(config, step, upstream)
+        if step.stage is preferences:
+            snapshot = upstream[step.name].snapshots[PREFERENCES.name]
+            pairs += sum(read(config.root, snapshot, ["keep"])["keep"].to_pylist())
+    ((stage, _), *_) = reversed(rounds.aligned(upstream))
+    return upstream[stage], pairs
 
 
-def row_of(name: str, config: RunConfig, manifest: Manifest) -> str:
-    """A line of the table: the last checkpoint against the student."""
-    shares, by_prompt = evaluation.scores(config, manifest), correct(config, manifest)
-    last = list(shares)[-1]
-    before, after = by_prompt["student"], by_prompt[last]
-    tasks = sorted({task for task, _ in before})
-    variance = 0.0
-    for task in tasks:
-        apart = [after[prompt] - before[prompt] for prompt in before if prompt[0] == task]
-        variance += np.var(apart, ddof=1) / len(apart) / len(tasks) ** 2
-    gain = shares[last][MEAN] - shares["student"][MEAN]
-    cells = [name, f"{shares[last][MEAN]:.3f}", f"{gain:+.3f} ± {variance**0.5:.3f}"]
-    return " | ".join(
-        ["", *cells, *(f"{shares[last][task]:.3f}" for task in shares[last] if task != MEAN), ""]
-    ).strip()
+def continued(config: RunConfig, budget: float) -> tuple[Manifest, int]:
+    """The student trained on as its last phase was, and the steps that the budget buys."""
+    assert config.student
+    upstream = resolve(config, preferences.STAGE)
+    place = Path(config.root) / upstream[student.STAGE].checkpoints[student.CHECKPOINT]
+    phase = config.student.phases[-1]
+    length = round(budget / phase.batch_size)
+    further = config.student.model_copy(
+        update={
+            "start": str(place),
+            "phases": (phase.model_copy(update={"steps": length}),),
+            "seed": config.student.seed + 1 + (config.dpo.seed if config.dpo else 0),
+            "sample_every": length,
+        }
+    )
+    on = config.model_copy(update={"student": further})
+    above = {name: m for name, m in upstream.items() if name != student.STAGE}
+    if student.find(on, above) is None:
+        train_student(on, above)
+    found = student.find(on, above)
+    assert found
+    return found, length
+
+
+def measured(config: RunConfig, last: Manifest) -> Outcome:
+    """The outcome of a checkpoint that the evaluation takes for the run's aligned one."""
+    assert config.dpo
+    upstream = {student.STAGE: resolve(config, preferences.STAGE)[student.STAGE]}
+    path = last.checkpoints.get(student.CHECKPOINT) or next(iter(last.checkpoints.values()))
+    upstream[alignment.STAGE] = replace(last, checkpoints={alignment.CHECKPOINT: path})
+    manifest = made(config, Step(evaluation.STAGE, evaluation), upstream)
+    columns = ["checkpoint", "task", "prompt", "prompt_index", "image_index", "correct", "image"]
+    table = read(config.root, manifest.snapshots[evaluation.STAGE], columns, check=False)
+    rows = table.filter(pc.equal(table["checkpoint"], alignment.CHECKPOINT))
+    right, extra, pictures = digits_of(rows)
+    return Outcome("", config.dpo.seed, 0.0, 0, 0, 0.0, right, extra, pictures)
+
+
+def outcome(name: str, config: RunConfig, budget: float) -> Outcome:
+    assert config.dpo
+    began = time.process_time()
+    if name == CONTINUED:
+        last, length = continued(config, budget)
+        pairs, compute = 0, 1.0
+    else:
+        last, pairs = aligned(config)
+        length = config.dpo.steps * config.dpo.rounds
+        compute = (drawn(config) + length * step_cost(config)) / budget
+    minutes = (time.process_time() - began) / 60
+    known = measured(config, last)
+    return replace(known, variant=name, compute=compute, steps=length, pairs=pairs, minutes=minutes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", default="tiny")
     parser.add_argument("--root", required=True)
+    parser.add_argument("--out", type=Path, default=Path("artifacts/alignments.jsonl"))
     parser.add_argument("--variants", default=",".join(VARIANTS))
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0, help="of the alignment; pairs stay")
+    parser.add_argument("--steps", type=int, default=200, help="of DPO, which make the budget")
+    parser.add_argument("--seeds", default="0", help="of the alignment; pairs stay")
     parser.add_argument("--overrides", type=json.loads, default={}, help="of all variants, JSON")
+    parser.add_argument("--label", default="", help="behind the variant's name, for overrides")
+    parser.add_argument("--table", action="store_true", help="only print what --out holds")
     args = parser.parse_args()
-    for number, name in enumerate(args.variants.split(",")):
-        values = VARIANTS[name]
-        length = args.steps // values.get("dpo.rounds", 1)
-        shared = {"root": args.root, "dpo.steps": length, "dpo.seed": args.seed, **args.overrides}
-        config = load_run(args.run, {**shared, **values})
-        upstream = resolve(config, "preferences")
-        for step in steps(config)[len(upstream) :]:
-            upstream[step.name] = made(config, step, upstream)
-        if not number:
-            tasks = [
-                t for t in evaluation.scores(config, upstream["evaluate"])["student"] if t != MEAN
-            ]
-            print("| " + " | ".join(["alignment", "mean", "to the student", *tasks]) + " |")
-            print("|---" * (len(tasks) + 3) + "|", flush=True)
-        print(row_of(name, config, upstream["evaluate"]), flush=True)
+    names = [] if args.table else args.variants.split(",")
+    for seed in map(int, args.seeds.split(",")):
+        for name in names:
+            shared = {"root": args.root, "dpo.seed": seed}
+            first = load_run(args.run, {**shared, "dpo.steps": args.steps})
+            budget = drawn(first) + args.steps * step_cost(first)
+            values = {**shared, **VARIANTS[name], **args.overrides}
+            found = outcome(name, configured(args.run, values, budget), budget)
+            add_outcome(args.out, replace(found, variant=name + args.label))
+    for line in tables(read_outcomes(args.out), CONTINUED):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -106,6 +106,16 @@ def test_the_same_step_is_the_same_loss_and_another_is_not(draws: int) -> None:
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.parametrize("draws", [0, 2])
+def test_winners_alone_have_the_error_that_they_have_beside_losers(draws: int) -> None:
+    reference, policy = network(), network(seed=1)
+    alone, told = step_of(reference, loss="sft", draws_per_pair=draws)(policy, 1, Part())
+    _, beside = step_of(reference, draws_per_pair=draws)(policy, 1, Part())
+    assert alone.item() == pytest.approx(beside["winner_error"].item(), rel=1e-5)
+    assert told["winner_drift"].item() == pytest.approx(beside["winner_drift"].item(), rel=1e-4)
+    assert "loser_drift" not in told
+
+
 def test_only_the_policy_learns() -> None:
     reference, policy = network().requires_grad_(False), network()
     step_of(reference)(policy, 0, Part())[0].backward()

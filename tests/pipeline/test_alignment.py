@@ -44,6 +44,10 @@ def test_the_pairs_that_were_kept_are_counted_and_the_curves_shown(aligned):
     assert seen.facts["reference"] == upstream["student"].checkpoints["student"]
     assert seen.facts["weights sha256"] == manifest.content
     assert [plot.title for plot in seen.plots] == ["DPO loss", "Accuracy and errors"]
+    log = alignment.folder(config, upstream).path / "log.jsonl"
+    log.write_text(json.dumps({"step": 1, "loss": 0.2, "winner_drift": 0.01}) + "\n")
+    of_sft = alignment.describe(config, upstream, manifest)
+    assert [plot.title for plot in of_sft.plots] == ["Loss of the winners"]
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])

@@ -26,15 +26,16 @@ def weights_of(config, seed: int):
     return model.state_dict()
 
 
-def test_no_round_pairs_what_is_held_out(above):
-    config, upstream = above({"dpo.rounds": 2})
+@pytest.mark.parametrize("shares", [{}, {"position": 2, "counting": 1}])
+def test_no_round_pairs_what_is_held_out(above, shares):
+    config, upstream = above({"dpo.rounds": 2, "preferences.task_shares": shares})
     last = rounds.at(config, 2)
     chosen = set(held_out_captions(last, upstream))
     assert len(chosen) == 10
     for number in (1, 2):
         paired = {one.caption_id for one in subjects(rounds.at(config, number), upstream)}
         assert not chosen & paired
-    greedy, _ = above({"dpo.watch_captions": 1000})
+    greedy, _ = above({"dpo.watch_captions": 1000, "preferences.task_shares": shares})
     with pytest.raises(ValueError, match=r"watch_captions: 1000, but \d+ captions are in no pair"):
         held_out_captions(greedy, upstream)
 

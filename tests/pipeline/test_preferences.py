@@ -11,6 +11,7 @@ from pipeline.drawing import checkpoint_folder, draw, encode
 from pipeline.encoders import autoencoder
 from pipeline.subjects import subjects, teachers
 from pipeline.tables import read
+from pipeline.tasks import task_of
 from pipeline.verdicts import accepted, decoded
 
 
@@ -139,8 +140,21 @@ def test_values_that_came_later_leave_the_tables_of_before_found(debug_run):
         {"preferences.alignment_weight": 1.0},
         {"preferences.min_margin": 0.2},
         {"preferences.pairs": ["teacher_over_student"]},
+        {"preferences.pairs": ["good_over_bad"]},
     ):
         assert preferences._folders(debug_run({**only, **change}))["preferences"].name != before
+
+
+def test_other_shares_of_tasks_are_other_pairs_and_an_unasked_task_is_named(above, debug_run):
+    config, upstream = above
+    plain = [one.caption_id for one in subjects(config, upstream)]
+    asked = debug_run({"preferences.task_shares": {"position": 1.0}})
+    chosen = subjects(asked, upstream)
+    assert [one.caption_id for one in chosen] != plain
+    assert task_of(chosen[0].caption) == "position"
+    assert preferences._inputs(asked, upstream) != preferences._inputs(config, upstream)
+    with pytest.raises(ValueError, match="task_shares: all of them are 0"):
+        debug_run({"preferences.task_shares": {"position": 0}})
 
 
 def test_pictures_of_equal_seeds_and_another_scorer(debug_run, walk, train, make):

@@ -49,3 +49,20 @@ def test_a_picture_is_no_better_than_itself_whatever_a_moody_judge_says() -> Non
     twins = [Contender(name, b"latents", b"", score, True) for name, score in (("a", 0), ("b", 1))]
     (pair,) = builder("best_over_worst", 0.1).pair([], twins)
     assert pair.reason == SAME
+
+
+def test_the_best_good_sample_meets_the_worst_bad_one_and_no_crowded_picture_wins() -> None:
+    names = {"good": 0.8, "better": 0.9, "bad": 0.1, "worse": 0.0}
+    drawn = [picture(name, score) for name, score in names.items()]
+    crowded = Contender("crowded", b"crowded", b"", 0.95, good=False)
+    (pair,) = builder("good_over_bad", 0.0).pair([], [*drawn, crowded])
+    assert (pair.winner.origin, pair.loser.origin, pair.reason) == ("better", "worse", "")
+    (pair,) = builder("good_over_bad", 0.0).pair([], [picture("good", 0.9), crowded])
+    assert (pair.winner.origin, pair.loser.origin, pair.reason) == ("good", "crowded", TIE)
+
+
+@pytest.mark.parametrize("scores", [[0.9, 0.8], [0.2, 0.1], [0.7]])
+def test_samples_that_are_all_good_or_all_bad_are_no_pair(scores: list[float]) -> None:
+    drawn = [picture(f"sample {n}", score) for n, score in enumerate(scores)]
+    (pair,) = builder("good_over_bad", 0.0).pair([], drawn)
+    assert pair.reason == TIE
