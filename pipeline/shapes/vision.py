@@ -72,14 +72,19 @@ def kinds_of(placed: Sequence[Placed], grid: int) -> Tensor:
     return kinds
 
 
-def train_vision_encoder(model: Dinov2Model, steps: int, seed: int = 0) -> Dinov2Model:
-    """Learn to name what each patch shows, at 64 and 128 px in turn."""
+def train_vision_encoder(
+    model: Dinov2Model, steps: int, seed: int = 0, num_pictures: int = 6000
+) -> Dinov2Model:
+    """Learn to name what each patch shows, at 64 and 128 px in turn, as many patches of each."""
     torch.manual_seed(seed)
     head = nn.Linear(WIDTH, sum(NUM_KINDS))
     parameters = [*model.train().parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps)
-    pools = [render_batch(6000, seed + 1, 64), render_batch(1500, seed + 2, 128)]
+    pools = [
+        render_batch(num_pictures, seed + 1, 64),
+        render_batch(num_pictures // 4, seed + 2, 128),
+    ]
     generator = torch.Generator().manual_seed(seed + 3)
     bar = trange(steps, desc="vision encoder")
     for step in bar:
