@@ -15,9 +15,8 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,15 +28,14 @@ from pipeline.pretraining import PhaseData
 from pipeline.pretraining_step import PretrainingStep
 from pipeline.significance import (
     Interval,
-    Prompts,
-    Right,
     compare,
     mean_interval,
     share_interval,
 )
 from pipeline.tables import Manifest
 from pipeline.training import Part
-from tests.benchmarks.recipes import ANSWERS, configured, manifest_of
+from tests.benchmarks.answers import answers_of
+from tests.benchmarks.recipes import configured, manifest_of
 
 COUNTED = 4  # steps whose work is counted
 
@@ -50,6 +48,7 @@ class Trained(NamedTuple):
     scores: Sequence[float]
     flops: float  # of a step
     score: Interval
+    exact: Interval  # right, and no object too many
 
     @property
     def work(self) -> list[float]:
@@ -57,24 +56,8 @@ class Trained(NamedTuple):
         return [step * self.flops / 1e15 for step in self.steps]
 
 
-def answers_of(out: Path, name: str) -> tuple[dict[str, Right], dict[str, Prompts]]:
-    """Right or wrong by task, and which prompt each picture is of."""
-    place = out / "checkpoints" / f"student-{name}" / ANSWERS
-    if not place.is_file():
-        raise ValueError(f"{place} is not there: train {name} by tests.benchmarks.recipes first")
-    rows: list[dict[str, Any]] = json.loads(place.read_text("utf-8"))
-    right: dict[str, Right] = {}
-    prompts: dict[str, Prompts] = {}
-    for task in dict.fromkeys(row["task"] for row in rows):
-        mine = [row for row in rows if row["task"] == task]
-        numbers = {text: n for n, text in enumerate(dict.fromkeys(r["prompt"] for r in mine))}
-        right[task] = np.array([row["right"] for row in mine])
-        prompts[task] = np.array([numbers[row["prompt"]] for row in mine])
-    return right, prompts
-
-
-def score_of(out: Path, name: str) -> Interval:
-    right, prompts = answers_of(out, name)
+def score_of(out: Path, name: str, measure: str = "right") -> Interval:
+    right, prompts = answers_of(out, name, measure)
     return mean_interval([share_interval(right[task], prompts[task]) for task in right])
 
 
@@ -99,6 +82,7 @@ def trained(root: Path, out: Path, run: str, name: str, features: Manifest) -> T
         [point["scores"]["mean"] for point in points],
         counted.get_total_flops() / COUNTED,
         score_of(out, name),
+        score_of(out, name, "exact"),
     )
 
 
@@ -162,10 +146,17 @@ def main() -> None:
         for names in (args.published, args.ours)
     ]
     if all(sides):
-        print_header("training", "steps", "teraflop a step", "petaflop", "six-task mean")
+        print_header(
+            "training",
+            "steps",
+            "teraflop a step",
+            "petaflop",
+            "six-task mean",
+            "no object too many",
+        )
         for each in (*sides[0], *sides[1]):
             told = f"{each.steps[-1]:.0f} | {each.flops / 1e12:.3f} | {each.work[-1]:.3f}"
-            print(f"| {each.name} | {told} | {each.score} |")
+            print(f"| {each.name} | {told} | {each.score} | {each.exact} |")
         print_header("ours", "published", "its score by step", "its upper end by step")
         for one in sides[0]:
             for other in sides[1]:

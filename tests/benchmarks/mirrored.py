@@ -1,5 +1,6 @@
-"""Flips as published: half the pictures are mirrored left to right, their captions are not changed.
+"""Other batches than a run has: mirrored pictures, or captions of some tasks alone.
 
+Flips as published: half the pictures are mirrored left to right, their captions are not changed.
 In:    a finished run's tables of features and images; its autoencoder.
 Out:   training batches that take each picture as it is or mirrored, with equal chance. The latent
        of a mirrored picture is encoded from it, not mirrored itself (lightgen.md 2.3).
@@ -10,12 +11,13 @@ The product has no value for flips: a mirrored picture makes "left of" a lie.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightgen_model.autoencoder import to_pixels
@@ -24,6 +26,7 @@ from pipeline.config import RunConfig
 from pipeline.decoding import square
 from pipeline.encoded_pictures import accepted
 from pipeline.encoders import autoencoder
+from pipeline.shapes.grammar import parse
 from pipeline.tables import Manifest, read
 
 AT_ONCE = 64  # pictures
@@ -86,3 +89,29 @@ def _encoded(
         pixels = to_pixels(torch.from_numpy(np.stack(pictures)))
         parts.append(encoder.encode(pixels).half().flatten(1).numpy())
     return np.concatenate(parts)
+
+
+def rows_of(
+    config: RunConfig, upstream: dict[str, Manifest], tasks: Sequence[str]
+) -> NDArray[np.int64]:
+    """Rows of the first phase's features whose captions are of these tasks."""
+    assert config.student is not None
+    captions = read(
+        config.root, upstream["captions"].snapshots["captions"], ["caption_id", "caption"]
+    )
+    specs = zip(captions["caption_id"].to_pylist(), captions["caption"].to_pylist(), strict=True)
+    wanted = {name for name, text in specs if (spec := parse(text)) and spec.task in tasks}
+    snapshot = upstream["features"].snapshots[f"features_{config.student.phases[0].image_size}"]
+    names = read(config.root, snapshot, ["caption_id"])["caption_id"].to_pylist()
+    return np.array([row for row, name in enumerate(names) if name in wanted], np.int64)
+
+
+def batches_of(batches: FeatureBatches, rows: NDArray[np.int64]) -> FeatureBatches:
+    """The same of some rows alone."""
+    tables = {field.name: getattr(batches, field.name) for field in fields(batches)}
+    few = {
+        name: TableRows(held.held.take(pa.array(rows)), held.root, held.snapshot)
+        for name, held in tables.items()
+        if isinstance(held, TableRows) and held.held is not None
+    }
+    return replace(batches, **few, num_rows=len(rows), text_rows=batches.text_rows[rows])

@@ -4,30 +4,25 @@
 
 In:    the root of a finished run; its tables are read, nothing is written there.
 Out:   a Markdown table, means over seeds: share of correct pictures on held-out prompts by the
-       exact detector (mean of the six tasks, that of each seed, and each task), pictures trained a
-       second. Trainings lie under --out, each with a checkpoint `final`, which
-       `tests.benchmarks.samplers` reads, and with --every a learning curve, which
-       `tests.benchmarks.budgets` compares.
+       exact detector (mean of the six tasks, that of each seed, and each task), the mean of those
+       that hold no object too many, pictures trained a second. Trainings lie under --out, each with
+       a checkpoint `final`, which `tests.benchmarks.samplers` reads, `answers.json`, and with
+       --every a learning curve, which `tests.benchmarks.budgets` compares.
 Rerun: a variant that is trained is only scored again.
 """
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
 from lightgen_model.model import LightGen
-from pipeline.batches import FeatureBatches, TableRows
+from pipeline.batches import TableRows
 from pipeline.checkpoints import CURVE, Log, TrainingFolder, read_rows
 from pipeline.config import RunConfig, load_run
 from pipeline.description import write_whole
@@ -35,12 +30,13 @@ from pipeline.parallel import Weights, recompute_activations
 from pipeline.pretraining import PhaseData, build_accelerator, flops_of, look
 from pipeline.pretraining_step import PretrainingStep
 from pipeline.records import LOG
-from pipeline.shapes.grammar import TASKS, parse
+from pipeline.shapes.grammar import TASKS
 from pipeline.starting import origins_of, save_weights, start_from
-from pipeline.tables import Manifest, read
+from pipeline.tables import Manifest
 from pipeline.training import Schedule, fit
 from pipeline.watching import Watcher
-from tests.benchmarks.mirrored import MirroredBatches, mirrored_rows
+from tests.benchmarks.answers import ANSWERS, Asked, answered
+from tests.benchmarks.mirrored import MirroredBatches, batches_of, mirrored_rows, rows_of
 
 MODEL, MASKING, OPTIMIZER = "student.model", "student.masking", "student.phases.0.optimizer"
 # The published sampler (ancestral) draws noise from a DDPM head of so few steps; this one is the
@@ -83,17 +79,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-ANSWERS = "answers.json"
 Outcome = tuple[dict[str, float], float]  # shares of right pictures by task; pictures a second
-
-
-class Asked(NamedTuple):
-    """What a training is asked: prompts a task, pictures a prompt, steps between points."""
-
-    prompts: int
-    images: int = 1
-    every: int = 0
-    tasks: tuple[str, ...] = ()  # alone trained on and asked; (): all
 
 
 def manifest_of(root: Path, stage: str) -> Manifest:
@@ -184,32 +170,6 @@ def train(
     )
 
 
-def rows_of(
-    config: RunConfig, upstream: dict[str, Manifest], tasks: Sequence[str]
-) -> NDArray[np.int64]:
-    """Rows of the first phase's features whose captions are of these tasks."""
-    assert config.student is not None
-    captions = read(
-        config.root, upstream["captions"].snapshots["captions"], ["caption_id", "caption"]
-    )
-    specs = zip(captions["caption_id"].to_pylist(), captions["caption"].to_pylist(), strict=True)
-    wanted = {name for name, text in specs if (spec := parse(text)) and spec.task in tasks}
-    snapshot = upstream["features"].snapshots[f"features_{config.student.phases[0].image_size}"]
-    names = read(config.root, snapshot, ["caption_id"])["caption_id"].to_pylist()
-    return np.array([row for row, name in enumerate(names) if name in wanted], np.int64)
-
-
-def batches_of(batches: FeatureBatches, rows: NDArray[np.int64]) -> FeatureBatches:
-    """The same of some rows alone."""
-    tables = {field.name: getattr(batches, field.name) for field in fields(batches)}
-    few = {
-        name: TableRows(held.held.take(pa.array(rows)), held.root, held.snapshot)
-        for name, held in tables.items()
-        if isinstance(held, TableRows) and held.held is not None
-    }
-    return replace(batches, **few, num_rows=len(rows), text_rows=batches.text_rows[rows])
-
-
 def scored(
     config: RunConfig, place: TrainingFolder, upstream: dict[str, Manifest], asked: Asked
 ) -> Outcome:
@@ -223,30 +183,13 @@ def scored(
     asked_for = [task for task in TASKS if task in (asked.tasks or TASKS)]
     shares = {t: mean(one["right"] for one in answers if one["task"] == t) for t in asked_for}
     shares["mean"] = mean(shares.values())
+    shares["exact"] = mean(
+        mean(one["exact"] for one in answers if one["task"] == task) for task in asked_for
+    )
     if asked.every:  # the last point of the curve is as sure as the table
         log = Log(place.path / CURVE, phase.steps * phase.batch_size - 1, key="samples")
         log.write({"samples": phase.steps * phase.batch_size, "scores": shares})
     return shares, median(line["samples_per_second"] for line in read_rows(place.path / LOG))
-
-
-def answered(
-    config: RunConfig, place: TrainingFolder, average: Weights, asked: Asked
-) -> list[dict[str, Any]]:
-    """Right or wrong of each picture; prompts and seeds are the same for every training."""
-    assert config.student is not None
-    watcher = Watcher.build(config, place.path, torch.device(config.device), asked.prompts)
-    tasks = asked.tasks or TASKS
-    wanted = [row for row, prompt in enumerate(watcher.prompts) if prompt.task in tasks]
-    wanted *= asked.images
-    prompts = [watcher.prompts[row] for row in wanted]
-    states, lengths = watcher.states[wanted], watcher.lengths[wanted]
-    watcher = replace(watcher, prompts=prompts, states=states, lengths=lengths)
-    pictures = watcher.draw(average, config.student.phases[0].image_size)
-    scores = watcher.evaluator.score([Image.fromarray(each) for each in pictures], prompts)
-    return [
-        {"task": prompt.task, "prompt": prompt.text, "right": bool(score.correct)}
-        for prompt, score in zip(prompts, scores, strict=True)
-    ]
 
 
 def row(name: str, outcomes: Sequence[Outcome]) -> str:
@@ -258,7 +201,8 @@ def row(name: str, outcomes: Sequence[Outcome]) -> str:
         for task in TASKS
     )
     total, speed = mean(share["mean"] for share in shares), mean(pace for _, pace in outcomes)
-    return f"| {name} | {total:.3f} | {each} | {tasks} | {speed:.0f} |"
+    exact = mean(share["exact"] for share in shares)
+    return f"| {name} | {total:.3f} | {each} | {exact:.3f} | {tasks} | {speed:.0f} |"
 
 
 def main() -> None:
@@ -288,8 +232,8 @@ def main() -> None:
         upstream["features"] = Manifest.from_json(json.loads(args.features.read_text("utf-8")))
     tasks = tuple(args.tasks.split(",")) if args.tasks else ()
     asked = Asked(args.prompts, args.images, args.every, tasks)
-    print(f"| variant | mean | each seed | {' | '.join(TASKS)} | images/s |")
-    print("|---" * (len(TASKS) + 4) + "|", flush=True)
+    print(f"| variant | mean | each seed | exact | {' | '.join(TASKS)} | images/s |")
+    print("|---" * (len(TASKS) + 5) + "|", flush=True)
     for name in names:
         outcomes = []
         for seed in map(int, args.seeds.split(",")):
