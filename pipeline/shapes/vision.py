@@ -92,7 +92,7 @@ def train_vision_encoder(
         rows = torch.randint(len(pixels), (128 if step % 2 == 0 else 32,), generator=generator)
         loss = naming_loss(head(patches_of(model, pixels[rows])), kinds[rows])
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.4f}")
@@ -106,7 +106,7 @@ def patches_of(model: Dinov2Model, pixels: Tensor) -> Tensor:
 
 def naming_loss(logits: Tensor, kinds: Tensor) -> Tensor:
     """Cross-entropy of shape and colour; patches with an object weigh as much as all others."""
-    shapes, colours = rearrange(logits, "b n k -> (b n) k").split(NUM_KINDS, dim=-1)
+    shapes, colours = torch.split(rearrange(logits, "b n k -> (b n) k"), list(NUM_KINDS), dim=-1)
     kinds = rearrange(kinds, "b n two -> (b n) two")
     each = F.cross_entropy(shapes, kinds[:, 0], reduction="none")
     each = each + F.cross_entropy(colours, kinds[:, 1], reduction="none")

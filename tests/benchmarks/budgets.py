@@ -72,7 +72,7 @@ def trained(root: Path, out: Path, run: str, name: str, features: Manifest) -> T
     step = PretrainingStep(values, batches, values.seed)
     with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):
         for number in range(COUNTED):
-            step(model, number, Part())[0].backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(step(model, number, Part())[0])
     points = read_rows(out / "checkpoints" / f"student-{name}" / CURVE)
     if len(points) < 3:
         raise ValueError(f"{name} has no learning curve: train it with --every")
