@@ -10,7 +10,7 @@ The product has no value for flips: a mirrored picture makes "left of" a lie.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from pipeline.config import RunConfig
 from pipeline.decoding import square
 from pipeline.encoded_pictures import accepted
 from pipeline.encoders import autoencoder
+from pipeline.orders import Order
 from pipeline.shapes.grammar import parse
 from pipeline.tables import Manifest, read
 
@@ -44,8 +45,9 @@ class MirroredBatches(FeatureBatches):
         same = {field.name: getattr(batches, field.name) for field in fields(FeatureBatches)}
         return MirroredBatches(**same, mirrored=mirrored)
 
-    def _latents(self, rows: Rows, generators: Sequence[torch.Generator]) -> Tensor:
+    def _latents(self, rows: Rows, generators: Iterable[torch.Generator]) -> Tensor:
         assert self.mirrored is not None
+        generators = list(generators)
         as_drawn = super()._latents(rows, generators)
         # What a row draws is the same with flips and without, but for this last number.
         chance = torch.stack([torch.rand((), generator=each) for each in generators])
@@ -108,10 +110,6 @@ def rows_of(
 
 def batches_of(batches: FeatureBatches, rows: NDArray[np.int64]) -> FeatureBatches:
     """The same of some rows alone."""
-    tables = {field.name: getattr(batches, field.name) for field in fields(batches)}
-    few = {
-        name: TableRows(held.held.take(pa.array(rows)), held.root, held.snapshot)
-        for name, held in tables.items()
-        if isinstance(held, TableRows) and held.held is not None
-    }
-    return replace(batches, **few, num_rows=len(rows), text_rows=batches.text_rows[rows])
+    lengths = batches.text.lengths[batches.text_rows[rows]]
+    order = Order(len(rows), batches.batch_size, batches.order.seed, lengths, batches.order.buckets)
+    return replace(batches, chosen=rows, num_rows=len(rows), order=order)
