@@ -9,7 +9,14 @@ Units: pixels for image sizes, latent cells for `patch_size`, tokens for `text_l
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 TIME_FEATURES = 256  # sinusoids of a time, before the head embeds it
 
@@ -58,6 +65,13 @@ class RepaConfig(BaseModel):
     block: int = Field(8, ge=1)  # after this many decoder blocks
     hidden: int = Field(2048, ge=1)  # of the projection
     weight: float = Field(0.5, gt=0)  # of the mean cosine distance in the loss
+    # So many steps of the training, all phases together, are aligned; late in a training the vision
+    # model can hold the student back (HASTE, arXiv 2505.16792). None: all.
+    steps: int | None = Field(None, ge=1)
+
+    def weight_at(self, step: int) -> float:
+        """Of a step of the training, counted from 0 over all phases."""
+        return self.weight if self.steps is None or step < self.steps else 0.0
 
 
 class ModelConfig(BaseModel):
@@ -147,6 +161,17 @@ class SamplingConfig(BaseModel):
     guidance: float = Field(4.0, ge=0)  # 1: none, and half the cost
     guidance_schedule: Literal["constant", "linear"] = "constant"
     temperature: float = Field(1.0, ge=0)  # scales the noise
+    # ddpm only: the clean tokens that a predicted noise implies are held within +- this. A head
+    # that has not learned the first steps to three digits throws them far off. None: as published.
+    token_limit: float | None = Field(None, gt=0)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Without a limit the values are those they were before it: names made of them stay."""
+        values: dict[str, object] = handler(self)
+        if self.token_limit is None:
+            values.pop("token_limit", None)
+        return values
 
     @model_validator(mode="after")
     def _steps_fall(self) -> "SamplingConfig":
@@ -184,6 +209,10 @@ class SamplingConfig(BaseModel):
     def check(self, head: HeadConfig, num_tokens: int) -> None:
         """ValueError where a picture of `num_tokens` tokens cannot be drawn with these values."""
         self.solver_of(head)
+        if self.token_limit is not None and head.kind != "ddpm":
+            raise ValueError(
+                f"token_limit: {self.token_limit} does not fit a {head.kind} head; allowed: none"
+            )
         if self.num_iterations > num_tokens:
             raise ValueError(
                 f"num_iterations: {self.num_iterations} iterations for {num_tokens} tokens; "

@@ -169,6 +169,7 @@ class DiffusionHead(nn.Module):
         guidance: float | Tensor,
         temperature: float,
         solver: Solver | None = None,
+        token_limit: float | None = None,
         compiled: bool = False,
     ) -> Tensor:
         """Draw tokens (T, D), float32, for conditions (T, C).
@@ -177,7 +178,8 @@ class DiffusionHead(nn.Module):
         variance is the conditional one. Temperature scales the noise: every added one for
         ancestral sampling, the first and only one for the other solvers.
         """
-        steps = solution(self.config, solver or SOLVERS[self.config.kind][0], num_steps)
+        solver = solver or SOLVERS[self.config.kind][0]
+        steps = solution(self.config, solver, num_steps, token_limit)
         pair = condition if null_condition is None else torch.cat([condition, null_condition])
         embedded = self.net.condition_embed(pair)
         # The time is the same for all rows of a step: one row each, all steps at once.

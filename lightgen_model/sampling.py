@@ -253,6 +253,7 @@ def _draw(
         guidance=guidance,
         temperature=sampling.temperature,
         solver=sampling.solver_of(model.config.head),
+        token_limit=sampling.token_limit,
         compiled=compiled,
     )
     return rearrange(drawn, "(b n) d -> b n d", b=batch)

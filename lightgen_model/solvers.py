@@ -32,8 +32,10 @@ class Solution:
     draw: Callable[[StepNet, NoiseStream, float], Tensor]  # (net, noise, temperature) -> tokens
 
 
-def solution(head: HeadConfig, solver: Solver, num_steps: int) -> Solution:
-    """The steps of a solver; ValueError where the process has fewer."""
+def solution(
+    head: HeadConfig, solver: Solver, num_steps: int, limit: float | None = None
+) -> Solution:
+    """The steps of a solver; ValueError where the process has fewer. `limit` is for DDPM's."""
     if head.kind == "flow":
         grid = flow_grid(num_steps, head.time_shift)
         walk = {"euler": euler, "heun": heun}[solver]
@@ -46,12 +48,12 @@ def solution(head: HeadConfig, solver: Solver, num_steps: int) -> Solution:
         ddpm = schedule.respaced(num_steps)
         return Solution(
             ddpm.timesteps.flip(0),
-            lambda net, noise, temperature: ancestral(net, noise, ddpm, temperature),
+            lambda net, noise, temperature: ancestral(net, noise, ddpm, temperature, limit),
         )
     ddpm, solve = schedule.trailing(num_steps), {"ddim": ddim, "dpm2m": dpm2m}[solver]
     return Solution(
         ddpm.timesteps.flip(0),
-        lambda net, noise, temperature: solve(net, next(noise) * temperature, ddpm),
+        lambda net, noise, temperature: solve(net, next(noise) * temperature, ddpm, limit),
     )
 
 
@@ -63,7 +65,13 @@ def num_noises(solver: Solver, num_steps: int) -> int:
 # --- DDPM -------------------------------------------------------------------------------------
 
 
-def ancestral(net: StepNet, noise: NoiseStream, ddpm: Ddpm, temperature: float) -> Tensor:
+def ancestral(
+    net: StepNet,
+    noise: NoiseStream,
+    ddpm: Ddpm,
+    temperature: float,
+    limit: float | None = None,
+) -> Tensor:
     """`net` gives noise and variance (T, 2 D). Temperature scales every noise that is added, but
     not the first; none is added in the last step (lightgen.md 3.1)."""
     of_start, of_current = (values.tolist() for values in ddpm.posterior_mean_coefficients)
@@ -72,7 +80,7 @@ def ancestral(net: StepNet, noise: NoiseStream, ddpm: Ddpm, temperature: float) 
     x = next(noise)
     for step, s in enumerate(reversed(range(len(abar)))):
         predicted, variance = net(x, step).chunk(2, dim=-1)
-        x = of_start[s] * _start(x, predicted, abar[s]) + of_current[s] * x
+        x = of_start[s] * _start(x, predicted, abar[s], limit) + of_current[s] * x
         if s:
             share = (variance + 1) / 2
             log_variance = share * log_betas[s] + (1 - share) * log_variances[s]
@@ -80,22 +88,24 @@ def ancestral(net: StepNet, noise: NoiseStream, ddpm: Ddpm, temperature: float) 
     return x
 
 
-def ddim(net: StepNet, x: Tensor, ddpm: Ddpm) -> Tensor:
+def ddim(net: StepNet, x: Tensor, ddpm: Ddpm, limit: float | None = None) -> Tensor:
     """Without added noise (eta 0); the variance that `net` gives is not used."""
     abar, before = ddpm.alphas_bar.tolist(), ddpm.alphas_bar_previous.tolist()
     for step, s in enumerate(reversed(range(len(abar)))):
         predicted = net(x, step).chunk(2, dim=-1)[0]
-        start = _start(x, predicted, abar[s])
+        start = _start(x, predicted, abar[s], limit)
+        if limit is not None:  # the noise that the held token implies
+            predicted = (x - math.sqrt(abar[s]) * start) / math.sqrt(1 - abar[s])
         x = math.sqrt(before[s]) * start + math.sqrt(1 - before[s]) * predicted
     return x
 
 
-def dpm2m(net: StepNet, x: Tensor, ddpm: Ddpm) -> Tensor:
+def dpm2m(net: StepNet, x: Tensor, ddpm: Ddpm, limit: float | None = None) -> Tensor:
     """Second order in the log signal-to-noise ratio; the first and the last step are of first."""
     abar, before = ddpm.alphas_bar.tolist(), ddpm.alphas_bar_previous.tolist()
     earlier, last_width = x, 0.0
     for step, s in enumerate(reversed(range(len(abar)))):
-        start = _start(x, net(x, step).chunk(2, dim=-1)[0], abar[s])
+        start = _start(x, net(x, step).chunk(2, dim=-1)[0], abar[s], limit)
         if s == 0:
             return start
         width = _half_log_snr(before[s]) - _half_log_snr(abar[s])
@@ -108,9 +118,10 @@ def dpm2m(net: StepNet, x: Tensor, ddpm: Ddpm) -> Tensor:
     raise AssertionError("a schedule has at least one step")
 
 
-def _start(x: Tensor, predicted: Tensor, abar: float) -> Tensor:
-    """The clean token that a predicted noise implies."""
-    return (x - math.sqrt(1 - abar) * predicted) / math.sqrt(abar)
+def _start(x: Tensor, predicted: Tensor, abar: float, limit: float | None) -> Tensor:
+    """The clean token that a predicted noise implies, held within +- `limit`."""
+    start = (x - math.sqrt(1 - abar) * predicted) / math.sqrt(abar)
+    return start if limit is None else start.clamp(-limit, limit)
 
 
 def _half_log_snr(abar: float) -> float:

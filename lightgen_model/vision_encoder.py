@@ -37,10 +37,15 @@ class VisionEncoder:
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to patch features (B, N, F), float32, in raster order."""
+        return self.patches(self.model, pixels, self.patch_size).float()
+
+    @staticmethod
+    def patches(model: PreTrainedModel, pixels: Tensor, patch_size: int) -> Tensor:
+        """The same of any such model, in its dtype and with gradients."""
         mean, spread = (
             rearrange(torch.tensor(x, device=pixels.device), "c -> c 1 1") for x in (MEAN, SPREAD)
         )
         inputs = ((pixels + 1) / 2 - mean) / spread
-        out = self.model(inputs.to(self.model.device, self.model.dtype)).last_hidden_state
-        patches = (pixels.shape[2] // self.patch_size) * (pixels.shape[3] // self.patch_size)
-        return out[:, out.shape[1] - patches :].float()  # after class and register tokens
+        out = model(inputs.to(model.device, model.dtype)).last_hidden_state
+        patches = (pixels.shape[2] // patch_size) * (pixels.shape[3] // patch_size)
+        return out[:, out.shape[1] - patches :]  # after class and register tokens

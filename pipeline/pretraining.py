@@ -63,10 +63,10 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
     if accelerator.is_main_process and config.evaluation:
         watcher = Watcher.build(config, place.path, accelerator.device)
     data = PhaseData(config, upstream)
-    seen = 0
+    seen, before = 0, 0
     for index, (phase, end) in enumerate(zip(values.phases, values.ends(), strict=False)):
         batches, seed = data.batches(index, phase), values.seed * 101 + index
-        step = PretrainingStep(values, batches, seed)
+        step = PretrainingStep(values, batches, seed, before)
         schedule = Schedule(
             phase.steps,
             phase.batch_size,
@@ -94,7 +94,7 @@ def train_student(config: RunConfig, upstream: Mapping[str, Manifest]) -> None:
                 watch=partial(look, watcher, phase, seen) if watcher else None,
                 label=f"student {phase.image_size} px",
             )
-        seen += phase.steps * phase.batch_size
+        seen, before = seen + phase.steps * phase.batch_size, before + phase.steps
     assert average is not None
     raw = gathered(model.state_dict())
     if accelerator.is_main_process:

@@ -33,6 +33,7 @@ class PretrainingStep:
     config: StudentConfig
     batches: FeatureBatches
     seed: int
+    before: int = 0  # steps of earlier phases
     ready: Callable[[Place], Prepared] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -41,6 +42,10 @@ class PretrainingStep:
     def __call__(
         self, model: nn.Module, step: int, part: Part
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        repa = self.config.model.repa
+        weight_of_repa = repa.weight_at(self.before + step) if repa else 0.0
+        # Data-parallel processes need a gradient of every tensor, though it be 0.
+        aligned = weight_of_repa > 0 or self.config.num_processes > 1
         device = next(model.parameters()).device
 
         def moved(x: Tensor) -> Tensor:
@@ -56,15 +61,15 @@ class PretrainingStep:
             times=draws.times,
             noise=draws.noise,
             drop_text=draws.drop_text,
-            features=batch.features,
+            features=batch.features if aligned else None,
         )
         # Parts have different numbers of masked tokens; the mean is over those of the batch.
         weight = part.count / draws.batch_total
         mse, vb = losses.mse.sum() * weight, losses.vb.sum() * weight
         loss, extras = mse + vb, {"mse": mse.detach(), "vb": vb.detach()}
-        if losses.repa is not None and self.config.model.repa:
+        if losses.repa is not None:
             distance = losses.repa.mean()
-            loss = loss + self.config.model.repa.weight * distance
+            loss = loss + weight_of_repa * distance
             extras["repa"] = distance.detach()
         return loss, extras
 

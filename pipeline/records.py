@@ -61,11 +61,12 @@ class Records:
         self.bar = tqdm(total=steps, initial=first, desc=label, unit="step", disable=hidden)
 
     def remember(self, values: Mapping[str, Tensor], bad: Tensor) -> None:
-        """Keep the values of the last step that counted."""
+        """Keep the values of the last step that counted, of what this step has."""
         self.bar.update()
+        before, self.values = self.values, {}
         for name, value in values.items():
             now = value.detach().float()
-            kept = self.values.get(name, torch.full_like(now, math.nan))
+            kept = before.get(name, torch.full_like(now, math.nan))
             self.values[name] = torch.where(bad > 0, kept, now)
 
     def write(self, step: int, known: Mapping[str, float]) -> Mapping[str, float]:

@@ -63,7 +63,7 @@ class Watcher:
 
     def look(self, seen: int, image_size: int, average: Weights) -> dict[str, float]:
         """Draw, score and write down; the share of correct pictures by task, and their mean."""
-        images = self._draw(average, image_size)
+        images = self.draw(average, image_size)
         scores = self.evaluator.score([Image.fromarray(image) for image in images], self.prompts)
         by_task: dict[str, list[bool]] = {}
         for prompt, score in zip(self.prompts, scores, strict=True):
@@ -85,7 +85,8 @@ class Watcher:
         )
         return shares
 
-    def _draw(self, average: Weights, image_size: int) -> list[np.ndarray]:
+    def draw(self, average: Weights, image_size: int) -> list[np.ndarray]:
+        """A picture a prompt, uint8 (H, W, 3)."""
         assert self.config.student is not None and self.config.evaluation is not None
         with torch.device(self.device):
             model = LightGen(self.config.student.model.drawn).eval()

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from lightgen_model.config import SOLVERS, HeadConfig, Solver
+from lightgen_model.config import SOLVERS, HeadConfig, SamplingConfig, Solver
 from lightgen_model.diffusion import Ddpm
 from lightgen_model.solvers import ancestral, ddim, dpm2m, num_noises, solution
 
@@ -172,3 +172,34 @@ def test_ancestral_sampling_agrees_with_diffusers() -> None:
     expected = theirs(DDPMScheduler, clip_sample=False, variance_type="learned_range")
     noises = itertools.chain([started()], stream(6, 4, seed=5))
     assert torch.allclose(ancestral(prediction, noises, MILD, 1.0), expected, atol=1e-4)
+
+
+def test_held_ancestral_sampling_agrees_with_diffusers() -> None:
+    held = {"clip_sample": True, "clip_sample_range": 0.8}
+    expected = theirs(DDPMScheduler, variance_type="learned_range", **held)
+    noises = itertools.chain([started()], stream(6, 4, seed=5))
+    assert torch.allclose(ancestral(prediction, noises, MILD, 1.0, 0.8), expected, atol=1e-4)
+    noises = itertools.chain([started()], stream(6, 4, seed=5))
+    assert not torch.allclose(ancestral(prediction, noises, MILD, 1.0), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("solver", SOLVERS["ddpm"])
+def test_a_limit_holds_the_tokens_of_a_rough_head(solver: Solver) -> None:
+    """Noise that is wrong in the second digit at the first steps is thousands of times the data."""
+
+    def draw(limit: float | None, rough: bool = True) -> Tensor:
+        steps = solution(head("ddpm"), solver, 20, limit)
+        net = prediction if rough else exact("ddpm", steps.times, POINT, 0.0)
+        return steps.draw(net, stream(4, 3), 1.0)
+
+    assert draw(None).abs().max() > 100
+    assert draw(2.5).abs().max() <= 2.5
+    assert torch.allclose(draw(100.0, rough=False), draw(None, rough=False), atol=1e-3)
+
+
+def test_a_limit_is_of_ddpm_alone_and_unseen_where_there_is_none() -> None:
+    assert "token_limit" not in SamplingConfig().model_dump()
+    assert SamplingConfig(token_limit=4.0).model_dump(mode="json")["token_limit"] == 4.0
+    SamplingConfig(token_limit=4.0).check(head("ddpm"), 64)
+    with pytest.raises(ValueError, match=r"token_limit: 4\.0 does not fit a flow head"):
+        SamplingConfig(token_limit=4.0, head_steps=25).check(head("flow"), 64)

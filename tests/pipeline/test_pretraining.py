@@ -1,5 +1,7 @@
 """One step of pre-training: the same whatever the number of processes."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 import torch
@@ -43,30 +45,54 @@ def test_a_sample_is_more_work_at_a_higher_resolution() -> None:
     assert 2 < flops_of(CONFIG, large) / flops_of(CONFIG, small) < 8
 
 
-def test_alignment_adds_its_weight_and_its_tensors_learn() -> None:
-    repa = RepaConfig(width=5, block=1, hidden=7, weight=0.5)
-    shape = debug().model_copy(update={"repa": repa})
-    config = CONFIG.model_copy(update={"model": shape})
+REPA = RepaConfig(width=5, block=1, hidden=7, weight=0.5)
+
+
+def aligned(repa: RepaConfig = REPA, first_image: int = 0, **loop: int) -> PretrainingStep:
+    """A step with a vision model's features; their table begins at another image."""
+    config = CONFIG.model_copy(update={"model": debug().model_copy(update={"repa": repa}), **loop})
     seen = torch.randn(12, 16, 5, generator=torch.Generator().manual_seed(0)).half().numpy()
-    table = pa.table({"image_id": list(range(12)), "alignment": [one.tobytes() for one in seen]})
-    source = TableRows(batches().source.held.append_column("image_id", table["image_id"]))
-    given = {"cells": 8, "scale": 1.0, "shift": 0.0, "batch_size": 8, "seed": 1}
+    images = list(range(first_image, first_image + 12))
+    table = pa.table({"image_id": images, "alignment": [one.tobytes() for one in seen]})
     data = FeatureBatches.load(
-        source,
+        TableRows(batches().source.held.append_column("image_id", [list(range(12))])),
         batches().text,
         alignment=TableRows(table),
         alignment_width=5,
-        **given,  # type: ignore[arg-type]
+        cells=8,
+        scale=1.0,
+        shift=0.0,
+        batch_size=8,
+        seed=1,
     )
-    model = LightGen(shape).init_weights(torch.Generator().manual_seed(0))
-    loss, extras = PretrainingStep(config, data, 3)(model, 5, Part())
+    return PretrainingStep(config, data, 3)
+
+
+def test_alignment_adds_its_weight_and_its_tensors_learn() -> None:
+    step = aligned()
+    model = LightGen(step.config.model).init_weights(torch.Generator().manual_seed(0))
+    loss, extras = step(model, 5, Part())
     expected = extras["mse"] + extras["vb"] + 0.5 * extras["repa"]
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     loss.backward()
     assert model.repa.fc1.weight.grad.abs().max() > 0
-    other = TableRows(table.set_column(0, "image_id", [list(range(1, 13))]))
     with pytest.raises(ValueError, match="has other pictures"):
-        FeatureBatches.load(source, batches().text, alignment=other, alignment_width=5, **given)  # type: ignore[arg-type]
+        aligned(first_image=1)
+
+
+def test_alignment_ends_after_its_steps_of_all_phases() -> None:
+    until = aligned(REPA.model_copy(update={"steps": 6}))
+    model = LightGen(until.config.model).init_weights(torch.Generator().manual_seed(0))
+    last, _ = until(model, 5, Part())
+    assert torch.equal(last, aligned()(model, 5, Part())[0])
+    loss, extras = replace(until, before=1)(model, 5, Part())
+    assert "repa" not in extras
+    loss.backward()
+    assert model.repa.fc1.weight.grad is None
+    # Several processes need a gradient of every tensor.
+    shared = aligned(REPA.model_copy(update={"steps": 5}), num_processes=2)
+    shared(model, 5, Part())[0].backward()
+    assert model.repa.fc1.weight.grad.abs().max() == 0
 
 
 @pytest.fixture
