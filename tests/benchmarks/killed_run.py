@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from pipeline import aligning, evaluation, pretraining, rounds
+from pipeline import aligning, pretraining, rounds
 from pipeline.config import load_run
 from pipeline.description import description_folder
 from pipeline.leases import leased

@@ -28,16 +28,19 @@ from typing import Any
 
 import yaml
 
-from tests.benchmarks import killed_run
+from tests.benchmarks import killed_flows, killed_run
+from tests.flows.own_server import OwnServer
+
 SPAWN = multiprocessing.get_context("forkserver")  # the imports are done once
 AHEAD = 4  # parts from which the next victim is drawn
+Values = Callable[[Path], dict[str, Any]]
 LIMIT = 300.0  # seconds after which a process that says nothing counts as stuck
 
 
 class Trial:
     """One root, killed again and again until its run ends."""
 
-    def __init__(self, folder: Path, values: Callable[[Path], dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, values: Values) -> None:
         folder.mkdir(parents=True)
         self.run, self.log = str(folder / "debug.yaml"), str(folder / "log")
         self.root = folder / "artifacts"
@@ -77,10 +80,16 @@ def until_end(line: Connection) -> Any:
 
 
 class Killer:
-    def __init__(self, seed: int, seconds: dict[str, float], touches: dict[str, int]) -> None:
+    def __init__(
+        self,
+        seed: int,
+        seconds: dict[str, float],
+        touches: dict[str, int],
+        struck: Counter[tuple[str, str]],
+    ) -> None:
         self.random = random.Random(seed)
         self.seconds, self.touches, self.parts = seconds, touches, list(seconds)
-        self.struck: Counter[tuple[str, str]] = Counter()
+        self.struck = struck
 
     def draw(self, reached: int) -> tuple[int, str]:
         """The next part to strike in, and how; trainings are drawn three times as often."""
@@ -106,7 +115,7 @@ class Killer:
         os.close(handle)
         process.join()
         if process.exitcode == -signal.SIGKILL:
-            self.struck[now.split()[-1] if now else "between", how] += 1
+            self.struck[now.split()[-1], how] += 1
             return now
         if process.exitcode:
             raise SystemExit(f"a resumed run failed:\n{Path(trial.log).read_text()[-3000:]}")
@@ -134,7 +143,8 @@ class Count:
     """What the table says at the end."""
 
     def __init__(self) -> None:
-        self.kills = self.runs = self.damaged = 0
+        self.kills = self.flows = self.runs = self.damaged = 0
+        self.struck: Counter[tuple[str, str]] = Counter()
         self.wrong: list[str] = []
         self.left: Counter[str] = Counter()
 
@@ -149,6 +159,20 @@ class Count:
             print(f"DIFFERENT {trial.root}: {line}", flush=True)
         if not found:
             shutil.rmtree(trial.root.parent)
+
+    def table(self) -> str:
+        """Where it struck, then what was found."""
+        parts = dict.fromkeys(part for part, _ in sorted(self.struck))
+        ways = dict.fromkeys(how for _, how in sorted(self.struck))
+        lines = [f"| kills in | {' | '.join(ways)} |", "|---|" + "---:|" * len(ways)]
+        lines += [
+            f"| {part} | " + " | ".join(f"{self.struck[part, how]}" for how in ways) + " |"
+            for part in parts
+        ]
+        return "\n".join(lines) + (
+            f"\n\n{self.kills + self.flows} kills, {self.runs} runs ended; damaged after a kill: "
+            f"{self.damaged}; different at an end: {len(self.wrong)}; left lying: {dict(self.left)}"
+        )
 
 
 def through(killer: Killer, trial: Trial, count: Count, most: int) -> None:
@@ -167,6 +191,51 @@ def through(killer: Killer, trial: Trial, count: Count, most: int) -> None:
     trial.whole()
 
 
+def through_flows(
+    trial: Trial,
+    chance: random.Random,
+    seconds: dict[str, float],
+    count: Count,
+    most: int,
+    environment: dict[str, str],
+) -> None:
+    """The same with `distill` and its training programs, until it ends by itself."""
+    reached = 0
+    while count.flows < most and reached < len(seconds):
+        stage, whom = killed_flows.draw(chance, reached)
+        flow = killed_flows.Flow(trial.run, Path(trial.log), environment)
+        if flow.follow(stage, chance.uniform(0, seconds[stage]), whom) == 0:
+            return
+        count.flows, now = count.flows + 1, list(flow.began)[-1]
+        damaged = trial.ask(killed_run.check)
+        count.damaged += len(damaged)
+        print(f"{count.flows}: the {whom} in {now}; {damaged or 'nothing damaged'}", flush=True)
+        count.struck[f"{now}, a flow", whom] += 1
+        reached = killed_flows.STAGES.index(now) + (chance.random() < 0.5)
+    if killed_flows.Flow(trial.run, Path(trial.log), environment).follow():
+        raise SystemExit(f"a resumed flow failed:\n{Path(trial.log).read_text()[-3000:]}")
+
+
+def flows(
+    folder: Path, values: Values, chance: random.Random, count: Count, most: int, reference: Any
+) -> None:
+    server = OwnServer(folder / "prefect")
+    try:
+        server.start_server()
+        whole = Trial(folder / "flow-whole", values)
+        flow = killed_flows.Flow(whole.run, Path(whole.log), server.environment)
+        if flow.follow():
+            raise SystemExit(f"the flow failed:\n{Path(whole.log).read_text()[-3000:]}")
+        seconds = killed_flows.seconds_of(flow.began, time.monotonic())
+        count.end(whole, reference)
+        while count.flows < most:
+            trial = Trial(folder / f"flow-{count.runs}", values)
+            through_flows(trial, chance, seconds, count, most, server.environment)
+            count.end(trial, reference)
+    finally:
+        server.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
@@ -179,17 +248,15 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
     print(f"seed {args.seed}, in {folder}", flush=True)
     began, whole, count = time.monotonic(), Trial(folder / "whole", debug_values), Count()
-    killer = Killer(args.seed, *whole.whole())
+    killer = Killer(args.seed, *whole.whole(), count.struck)
     reference = whole.ask(killed_run.look)
-    print(killer.seconds, killer.touches, flush=True)
     while count.kills < args.kills - args.flows:
         trial = Trial(folder / f"run-{count.runs}", debug_values)
         through(killer, trial, count, args.kills - args.flows)
         count.end(trial, reference)
-    for (part, how), number in sorted(killer.struck.items()):
-        print(f"| {part} | {how} | {number} |")
-    print(count.kills, count.runs, count.damaged, len(count.wrong), dict(count.left))
-    print(f"{time.monotonic() - began:.0f} s", flush=True)
+    if args.flows:
+        flows(folder, debug_values, killer.random, count, args.flows, reference)
+    print(count.table(), f"\n{time.monotonic() - began:.0f} s, seed {args.seed}", flush=True)
     sys.exit(bool(count.wrong or count.damaged))
 
 

@@ -1,4 +1,4 @@
-"""A training that is told to end saves the step it is in; the next one goes on there, bit for bit."""
+"""A training that is told to end saves the step it is in; the next goes on there, bit for bit."""
 
 import os
 import signal
@@ -15,8 +15,6 @@ from pipeline.states import saved
 from pipeline.stopping import LEFT, Ending, alone
 from pipeline.training import Part
 from tests.pipeline.test_training import Killed, step_loss, train
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def told_at(when: int):  # type: ignore[no-untyped-def]
@@ -81,13 +79,14 @@ def test_what_a_kill_left_of_a_state_is_removed(tmp_path: Path) -> None:
 
 def test_two_trainings_of_one_folder_take_turns(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from pipeline.stopping import alone\n"
-        f"with alone(Path({str(tmp_path)!r})):\n    print('held', flush=True); sys.stdin.read()"
+        "import fcntl, sys\n"
+        f"file = open({str(tmp_path / '.lock')!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
-        assert other.stdout and other.stdin
+        assert other.stdout
         other.stdout.readline()
         with pytest.raises(ValueError, match="another training is at work"):
             alone(tmp_path, seconds=0.3).__enter__()
