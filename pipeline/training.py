@@ -125,6 +125,8 @@ def fit(
         _look(0, state, watch)
     pace = _pace(schedule, loop, accelerator.num_processes)
     records = Records(folder, schedule.steps, first, pace, label, accelerator)
+    if first:
+        records.say(f"goes on after step {first} of {schedule.steps}")
     training = Training(step_loss, optimizer, loop, schedule, accelerator, called, state)
 
     with hearing() as ending:

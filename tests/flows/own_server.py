@@ -67,6 +67,23 @@ class OwnServer:
         ready = {"READY"}
         self.until(lambda: (self.get("/work_pools/local") or {}).get("status") in ready, 180)
 
+    def prefect(self, *command: str) -> None:
+        self.module("prefect", *command)
+
+    def module(self, *command: str) -> None:
+        """A command that ends by itself; its output is in the error where it fails."""
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
+
     def kill(self, name: str) -> None:
         """Kill -9, and wait until it is gone."""
         process = self.processes.pop(name)
@@ -83,6 +100,9 @@ class OwnServer:
                     continue
             process.wait()
         self.processes = {}
+
+    def said(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
 
     # --- asking it ------------------------------------------------------------------------------
 
