@@ -80,8 +80,9 @@ def cancel(own: OwnServer, flow_run: str) -> tuple[float, float]:
     """Seconds until no process of the training is left, and until the run is shown as Cancelled."""
     children = own.below_worker(PROGRAM)
     assert len(children) == 3, "torchrun and its two processes"
+    own.module("prefect", "flow-run", "cancel", flow_run, wait=False)
+    own.until(lambda: own.state(flow_run) == "CANCELLING", 180)
     began = time.monotonic()
-    own.prefect("flow-run", "cancel", flow_run)
     own.until(lambda: gone(children), 60)
     children_gone = time.monotonic() - began
     assert own.until_final(flow_run) == "CANCELLED"

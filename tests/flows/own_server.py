@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,22 +68,22 @@ class OwnServer:
         ready = {"READY"}
         self.until(lambda: (self.get("/work_pools/local") or {}).get("status") in ready, 180)
 
-    def prefect(self, *command: str) -> None:
-        self.module("prefect", *command)
-
-    def module(self, *command: str) -> None:
+    def module(self, *command: str, wait: bool = True) -> None:
         """A command that ends by itself; its output is in the error where it fails."""
-        done = subprocess.run(
+        process = psutil.Popen(
             [sys.executable, "-m", *command],
             cwd=ROOT,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
         )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
+        if not wait:
+            self.processes[" ".join(command)] = process
+            return
+        said, _ = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{said}")
 
     def kill(self, name: str) -> None:
         """Kill -9, and wait until it is gone."""
@@ -93,11 +94,11 @@ class OwnServer:
     def close(self) -> None:
         """End what is still there, and all below it."""
         for process in self.processes.values():
-            for each in [*process.children(recursive=True), process]:
-                try:
-                    each.kill()
-                except psutil.NoSuchProcess:
-                    continue
+            with suppress(psutil.NoSuchProcess):
+                for each in process.children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        each.kill()
+            process.kill()
             process.wait()
         self.processes = {}
 
