@@ -10,6 +10,7 @@ weights are those of an undisturbed training. Prints how long everything took.
 
 import argparse
 import hashlib
+import logging
 import shutil
 import tempfile
 import time
@@ -27,6 +28,7 @@ from tests.flows.own_server import OwnServer
 
 NUM_DATA = 4  # stages before the training
 PROGRAM = "pipeline.pretraining"
+logger = logging.getLogger(__name__)
 
 
 class Training:
@@ -86,6 +88,7 @@ def cancel(own: OwnServer, flow_run: str) -> tuple[float, float]:
     own.until(lambda: gone(children), 60)
     children_gone = time.monotonic() - began
     assert own.until_final(flow_run) == "CANCELLED"
+    logger.info("no process left after %.1f s", children_gone)
     return children_gone, time.monotonic() - began
 
 
