@@ -61,8 +61,11 @@ def show_quarantined(key: str, given_up: Sequence[Quarantined]) -> None:
         f"# Quarantined shards\n\n**{len(given_up):,}** shards of **{rows:,}** rows could not be "
         f"made; the next run tries them again.\n\n{table(quarantined_grid(given_up))}\n"
     )
-    create_markdown_artifact(
-        masked(text), key=f"{key}-quarantined", description="what could not be made"
+    patiently(
+        create_markdown_artifact,
+        markdown=masked(text),
+        key=f"{key}-quarantined",
+        description="what could not be made",
     )
 
 

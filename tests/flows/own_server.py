@@ -68,22 +68,19 @@ class OwnServer:
         ready = {"READY"}
         self.until(lambda: (self.get("/work_pools/local") or {}).get("status") in ready, 180)
 
-    def module(self, *command: str, wait: bool = True) -> None:
+    def module(self, *command: str) -> None:
         """A command that ends by itself; its output is in the error where it fails."""
-        process = psutil.Popen(
+        done = subprocess.run(
             [sys.executable, "-m", *command],
             cwd=ROOT,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            check=False,
         )
-        if not wait:
-            self.processes[" ".join(command)] = process
-            return
-        said, _ = process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{said}")
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
 
     def kill(self, name: str) -> None:
         """Kill -9, and wait until it is gone."""

@@ -27,12 +27,12 @@ def own(tmp_path: Path) -> Iterator[OwnServer]:
 def test_a_cancelled_training_goes_on_where_it_was_and_needs_no_server_meanwhile(
     own: OwnServer, tmp_path: Path
 ) -> None:
-    training = Training(tmp_path / "run", debug_values(tmp_path / "artifacts"), steps=150)
+    training = Training(tmp_path / "run", debug_values(tmp_path / "artifacts"), steps=300)
     training.make_data()
     deployment = own.deploy("flows/training.py:student", "debug", {"run": training.run})
     cancel(own, begun(own, training, deployment))  # which asserts that no process is left
     saved = training.saved()
     flow_run = begun(own, training, deployment)
-    assert f"goes on after step {saved} of 150" in own.said("worker")
+    assert f"goes on after step {saved} of 300" in own.said("worker")
     restart_server(own, flow_run, away=0)  # which asserts that the run completes
     assert training.weights()
