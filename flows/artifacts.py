@@ -17,6 +17,7 @@ from prefect.artifacts import (
 )
 from prefect.logging import get_run_logger
 
+from flows.patience import if_there, patiently
 from pipeline.credentials import masked
 from pipeline.description import Description, Timing, quarantined_grid, table
 from pipeline.quarantine import Quarantined
@@ -27,13 +28,17 @@ _LOG_SECONDS = 10.0
 
 def publish(run: str, description: Description, timing: Timing) -> None:
     key = f"{run}-{description.stage}"
-    create_markdown_artifact(
+    patiently(
+        create_markdown_artifact,
         markdown=masked(description.markdown(timing, run=run)),
         key=key,
         description=description.title,
     )
-    create_table_artifact(
-        table=counts(description, timing), key=f"{key}-counts", description="rows of this stage"
+    patiently(
+        create_table_artifact,
+        table=counts(description, timing),
+        key=f"{key}-counts",
+        description="rows of this stage",
     )
 
 
@@ -56,8 +61,11 @@ def show_quarantined(key: str, given_up: Sequence[Quarantined]) -> None:
         f"# Quarantined shards\n\n**{len(given_up):,}** shards of **{rows:,}** rows could not be "
         f"made; the next run tries them again.\n\n{table(quarantined_grid(given_up))}\n"
     )
-    create_markdown_artifact(
-        masked(text), key=f"{key}-quarantined", description="what could not be made"
+    patiently(
+        create_markdown_artifact,
+        markdown=masked(text),
+        key=f"{key}-quarantined",
+        description="what could not be made",
     )
 
 
@@ -91,8 +99,18 @@ class Progress:
     def _show(self, percent: float, sentence: str) -> None:
         percent = min(percent, 100.0)
         if self.artifact is None:
-            artifact = create_progress_artifact(percent, f"{self.key}-progress", sentence)
-            assert isinstance(artifact, UUID)  # a coroutine only inside an async flow
-            self.artifact = artifact
+            artifact = if_there(
+                create_progress_artifact,
+                progress=percent,
+                key=f"{self.key}-progress",
+                description=sentence,
+            )
+            # A coroutine only inside an async flow.
+            self.artifact = artifact if isinstance(artifact, UUID) else None
         else:
-            update_progress_artifact(self.artifact, percent, sentence)
+            if_there(
+                update_progress_artifact,
+                artifact_id=self.artifact,
+                progress=percent,
+                description=sentence,
+            )

@@ -17,6 +17,7 @@ from prefect.utilities.engine import link_state_to_flow_run_result
 from flows.dataset import captions, features, images, verdicts
 from flows.evaluation import evaluate
 from flows.handed import Handed, manifest_of
+from flows.patience import patiently
 from flows.plan import tell
 from flows.stages import run_name
 from flows.training import dpo, preferences, student
@@ -90,10 +91,20 @@ def report(config: RunConfig, handed: dict[str, Handed], planned: Plan) -> None:
         config.name, manifests, descriptions, timings, scores, evidence, note=config.note
     )
     text = f"{markdown(told, descriptions)}\nEverything on one page: `{page.resolve()}`\n"
-    create_markdown_artifact(text, key=f"{config.name}-report", description="the run's report")
+    patiently(
+        create_markdown_artifact,
+        markdown=text,
+        key=f"{config.name}-report",
+        description="the run's report",
+    )
     if any(timing.made for timing in timings.values()):
         show_lineage(config.name, trace(root_of(config.root), run=config.name))
     ledger = cost_page.markdown(costs)
-    create_markdown_artifact(ledger, key=f"{config.name}-ledger", description="what it cost")
+    patiently(
+        create_markdown_artifact,
+        markdown=ledger,
+        key=f"{config.name}-ledger",
+        description="what it cost",
+    )
     get_run_logger().info("%s", cost_page.plain(costs))
     get_run_logger().info("report: %s", page)

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from flows.distillation import distill
 from flows.handed import Handed
+from flows.patience import patiently
 from flows.stages import run_name
 from pipeline import evaluation
 from pipeline.config import load_run
@@ -38,7 +39,8 @@ def feedback(
     shares = task_shares(scores, strength=strength, floor=floor)
     rows = [{"task": task, "score": scores[task], "share": shares[task]} for task in shares]
     key = f"{config.name}-feedback"
-    create_table_artifact(rows, key=key, description="shares of the captions to add")
+    what = "shares of the captions to add"
+    patiently(create_table_artifact, table=rows, key=key, description=what)
     given = next_round(config, upstream, shares, num_captions)
     get_run_logger().info("next round: %s", given)
     handed: dict[str, Handed] = distill(

@@ -9,11 +9,12 @@ when the *thread* that started it ends.
 """
 
 import os
-import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+
+import psutil
 
 # The child asks the kernel for SIGTERM at its parent's death (prctl PR_SET_PDEATHSIG), then becomes
 # the command. Not a `preexec_fn`: that forks this process, whose libraries have threads.
@@ -30,10 +31,10 @@ _ALL_LINES = {"RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 
 
 def launch(
-    command: Sequence[str], tell: Callable[[str], None], *, grace_seconds: float = 20.0
+    command: Sequence[str], tell: Callable[[str], None], *, grace_seconds: float = 15.0
 ) -> None:
-    """Run `command` to its end. Cancelled, it gets SIGTERM and `grace_seconds` to checkpoint."""
-    # Below the 30 s that a Prefect worker gives a cancelled flow.
+    """Run `command` to its end. Cancelled, all its processes get SIGTERM, time to save, SIGKILL."""
+    # The grace: above `pipeline.stopping`, below the 30 s that a Prefect worker gives a flow.
     child = subprocess.Popen(
         [sys.executable, "-c", _DIE_WITH_PARENT, *command],
         stdout=subprocess.PIPE,
@@ -59,9 +60,22 @@ def launch(
 
 
 def _end(child: subprocess.Popen[str], grace_seconds: float) -> None:
-    os.killpg(child.pid, signal.SIGTERM)
+    """End the child and all below it: torchrun gives each of its processes a session of its own."""
     try:
-        child.wait(grace_seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        first = psutil.Process(child.pid)
+        family = [*first.children(recursive=True), first]
+    except psutil.NoSuchProcess:
+        family = []
+    for each in family:
+        _send(each.terminate)
+    _, left = psutil.wait_procs(family, grace_seconds)
+    for each in left:
+        _send(each.kill)
+    child.wait()
+
+
+def _send(order: Callable[[], None]) -> None:
+    try:
+        order()
+    except psutil.NoSuchProcess:
+        return

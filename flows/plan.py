@@ -11,6 +11,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
+from flows.patience import patiently
 from flows.stages import run_name
 from pipeline import plan_page
 from pipeline.config import RunConfig, load_run
@@ -30,8 +31,10 @@ def tell(config: RunConfig) -> Plan:
     made = plan_of(config)
     get_run_logger().info("%s", plan_page.plain(made))
     key = f"{config.name}-plan"
-    create_markdown_artifact(plan_page.markdown(made), key=key, description="the run's plan")
+    page = plan_page.markdown(made)
+    patiently(create_markdown_artifact, markdown=page, key=key, description="the run's plan")
     grid = plan_page.stages_grid(made)
     rows = [dict(zip(grid.header, row, strict=True)) for row in grid.rows]
-    create_table_artifact(rows, key=f"{key}-stages", description="what each stage is to take")
+    what = "what each stage is to take"
+    patiently(create_table_artifact, table=rows, key=f"{key}-stages", description=what)
     return made

@@ -25,6 +25,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.artifacts import publish, show_quarantined
+from flows.cancellation import cancellable
 from flows.handed import Handed, above, hand_on
 from flows.shards import ShardStage, make_shards
 from pipeline import preflight, quarantine, rounds
@@ -113,7 +114,7 @@ def run_stage(
         config, manifests = rounds.at(config, round), rounds.seen_by(manifests, round)
     meter = Meter(root_of(config.root), stage.STAGE, devices_of(config, stage.STAGE))
     call = Call(stage, config, manifests, meter)
-    with leased(root_of(config.root), stage.STAGE, config.name, held(call)):
+    with cancellable(), leased(root_of(config.root), stage.STAGE, config.name, held(call)):
         found = None if force else stage.find(config, call.upstream)
         if found and quarantine.lacking(root_of(config.root), stage.STAGE, found.content):
             found = None  # some shards are to be tried again

@@ -16,6 +16,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.artifacts import Progress
+from flows.patience import patiently
 from flows.stages import run_name
 from pipeline import comparison, verification
 from pipeline import lineage as lineages
@@ -101,7 +102,7 @@ def show_lineage(run: str, found: Lineage) -> None:
 
 
 def _show(key: str, text: str, description: str) -> None:
-    create_markdown_artifact(masked(text), key=key, description=description)
+    patiently(create_markdown_artifact, markdown=masked(text), key=key, description=description)
 
 
 def _picture(title: str, svg: bytes) -> str:

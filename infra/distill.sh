@@ -25,6 +25,11 @@ prefect --no-prompt deploy --all --prefect-file infra/prefect.yaml > "$state/dep
   say "Registering the deployments failed; the whole log is $state/deploy.log."
   exit 1
 }
+python -m flows.automations > "$state/automations.log" 2>&1 || {
+  tail -n 20 "$state/automations.log" >&2
+  say "Registering the automation failed; the whole log is $state/automations.log."
+  exit 1
+}
 prefect deployment run distill/tiny --watch || {
   say "The run did not complete; its log is in the UI at $ui and in $state/worker.log."
   exit 1

@@ -189,4 +189,4 @@ def finish(
 
 
 if __name__ == "__main__":
-    program(align_student, "Align the student.")
+    program(align_student, alignment.folder, "Align the student.")

@@ -9,8 +9,10 @@ Flips are never applied: a mirrored picture makes "left of" a lie (lightgen.md 2
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from pipeline.records import trackers
 from pipeline.roots import bring, near, root_of
 from pipeline.siblings import go_on_from_alike
 from pipeline.starting import origins_of, save_weights, start_from
+from pipeline.stopping import alone
 from pipeline.subsets import subset_of
 from pipeline.tables import Manifest
 from pipeline.training import Schedule, fit
@@ -184,15 +187,23 @@ def arguments(description: str) -> tuple[RunConfig, dict[str, Manifest]]:
     return load_run(args.config), read_upstream(args.upstream)
 
 
-def program(train: Callable[[RunConfig, Mapping[str, Manifest]], None], description: str) -> None:
+def program(
+    train: Callable[[RunConfig, Mapping[str, Manifest]], None],
+    folder: Callable[[RunConfig, Mapping[str, Manifest]], TrainingFolder],
+    description: str,
+) -> None:
     """Run a training from the command line; a disk that refuses it ends it with one sentence."""
     config, upstream = arguments(description)
+    first = os.environ.get("RANK", "0") == "0"
     try:
-        with writing(near(root_of(config.root))):
+        with (
+            writing(near(root_of(config.root))),
+            alone(folder(config, upstream).path) if first else nullcontext(),
+        ):
             train(config, upstream)
     except DiskRefused as refused:
         sys.exit(str(refused))
 
 
 if __name__ == "__main__":
-    program(train_student, "Train the student.")
+    program(train_student, student.folder, "Train the student.")

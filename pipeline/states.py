@@ -109,6 +109,12 @@ def saved(folder: Path) -> list[Path]:
     return sorted(folder.glob("state-*.pt"))
 
 
+def drop_unfinished(folder: Path) -> None:
+    """Delete what a kill left of states on their way, each as large as a state."""
+    for part in folder.glob(".state-*.part"):
+        part.unlink()
+
+
 def drop_old(folder: Path, keep_last: int, keep_every: int) -> None:
     """Delete states that are neither among the newest nor at a step to keep for good."""
     for path in saved(folder)[:-keep_last]:

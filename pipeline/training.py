@@ -30,7 +30,15 @@ from pipeline.parallel import (
     update_average,
 )
 from pipeline.records import Pace, Records
-from pipeline.states import Position, TrainingState, check_position, drop_old, saved
+from pipeline.states import (
+    Position,
+    TrainingState,
+    check_position,
+    drop_old,
+    drop_unfinished,
+    saved,
+)
+from pipeline.stopping import LEFT, Ending, hearing
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,8 @@ def fit(
     `watch` may be given to the main process alone; `schedule.watch_every` is the same for all.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        drop_unfinished(folder)
     called = distribute(model, loop.strategy, accelerator)
     state = _new_state(model, optimizer, average, accelerator.device)
     first = _resume(state, folder, schedule.position, accelerator.device)
@@ -115,21 +125,40 @@ def fit(
         _look(0, state, watch)
     pace = _pace(schedule, loop, accelerator.num_processes)
     records = Records(folder, schedule.steps, first, pace, label, accelerator)
+    if first:
+        records.say(f"goes on after step {first} of {schedule.steps}")
     training = Training(step_loss, optimizer, loop, schedule, accelerator, called, state)
+
+    with hearing() as ending:
+        _go_on(training, range(first, schedule.last), records, folder, watch, ending)
+    records.bar.close()
+    return gathered(state.average)
+
+
+def _go_on(
+    training: "Training",
+    steps: range,
+    records: Records,
+    folder: Path,
+    watch: Callable[[int, Weights], None] | None,
+    ending: Ending,
+) -> None:
+    """Every step that is left, with its records, looks and states; SystemExit when told to end."""
+    loop, schedule, state = training.loop, training.schedule, training.state
 
     def at(done: int, every: int) -> bool:
         """Is this the moment for what happens `every` steps and at the end?"""
         return every > 0 and (done % every == 0 or done == schedule.last)
 
-    for step in range(first, schedule.last):
+    for step in steps:
         values, bad = training.step(step)
         records.remember(values, bad)
-        done = step + 1
-        saves, logs = at(done, loop.checkpoint_every), at(done, loop.log_every)
+        done, leaves = step + 1, ending.asked()
+        saves, logs = leaves or at(done, loop.checkpoint_every), at(done, loop.log_every)
         if saves or logs or at(done, loop.max_skipped or 1):
             check_skips(state.skips, loop.max_skipped, folder, step)
         if logs:
-            rate = learning_rate(optimizer, step, schedule.steps)
+            rate = learning_rate(training.optimizer, step, schedule.steps)
             row = records.write(done, {"lr": rate, "skipped": int(state.skips[2])})
             reason = schedule.stop(row)
             if reason:
@@ -140,11 +169,12 @@ def fit(
             if at(done, schedule.watch_every):
                 _look(done, state, watch)
             if saves:
-                state.save(folder, done, schedule.position(done), accelerator)
-                if accelerator.is_main_process:
+                state.save(folder, done, schedule.position(done), training.accelerator)
+                if training.accelerator.is_main_process:
                     drop_old(folder, loop.keep_last, loop.keep_every)
-    records.bar.close()
-    return gathered(state.average)
+        if leaves:
+            records.say(f"told to end: step {done} of {schedule.steps} is saved")
+            raise SystemExit(LEFT)
 
 
 def _new_state(

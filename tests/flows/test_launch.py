@@ -43,6 +43,26 @@ def test_an_interrupted_parent_lets_the_child_save(tmp_path: Path) -> None:
     assert (tmp_path / "saved").exists()
 
 
+def test_a_grandchild_in_a_session_of_its_own_ends_too_even_if_it_will_not_hear() -> None:
+    stubborn = (
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    code = (
+        "import subprocess, sys; "
+        f"subprocess.run([sys.executable, '-c', {stubborn!r}], start_new_session=True)"
+    )
+    told: list[int] = []
+
+    def interrupt(line: str) -> None:
+        told.append(int(line))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch([sys.executable, "-c", code], interrupt, grace_seconds=1)
+    assert ended(told[0])
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
 def test_a_killed_parent_takes_the_child_with_it() -> None:
     child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"

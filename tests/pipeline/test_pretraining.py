@@ -1,6 +1,7 @@
 """One step of pre-training: the same whatever the number of processes."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -11,6 +12,7 @@ from lightgen_model.config import RepaConfig, debug
 from lightgen_model.model import LightGen
 from pipeline import student
 from pipeline.batches import FeatureBatches, TableRows
+from pipeline.checkpoints import TrainingFolder
 from pipeline.draws import row_generators
 from pipeline.pretraining import PhaseData, flops_of, program, train_student
 from pipeline.pretraining_step import PretrainingStep
@@ -163,7 +165,7 @@ def test_a_full_disk_ends_the_program_with_one_sentence(debug_run, tmp_path, mon
         raise RuntimeError("[enforce fail] No space left on device")
 
     with pytest.raises(SystemExit, match=f"the disk is full at {config.root} "):
-        program(train, "Train.")
+        program(train, lambda run, _: TrainingFolder(Path(run.root), "student", "one"), "Train.")
 
 
 SMALL = {"features.latents": "means", "features.text_states": "int8"}
