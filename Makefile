@@ -11,7 +11,7 @@ down:  ## stop what `make distill` started
 
 test:  ## every test of the default run
 	@bash infra/environment.sh
-	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadgroup
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile
 
 lint:  ## formatting, lint and types
 	@bash infra/environment.sh
