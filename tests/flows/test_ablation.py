@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from flows.ablation import ablate
-from tests.flows.conftest import WriteRun
+from tests.flows.conftest import AS_MADE, WriteRun
 from tests.flows.test_distillation import files
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ EARLY = {"label": "early", "values": {"student.until": 4}}
 @pytest.fixture
 def studied(made: tuple[Path, Any], write_run: WriteRun, tmp_path: Path) -> tuple[Path, Path]:
     """A copy of the finished run, and a file with one study of it."""
-    shutil.copytree(made[0].parent / "artifacts", tmp_path / "artifacts")
+    shutil.copytree(made[0].parent / AS_MADE, tmp_path / "artifacts")
     return write_run(tmp_path), studies(tmp_path, STUDY)
 
 

@@ -18,6 +18,7 @@ from flows.upkeep import compare, lineage, retention, verify
 from pipeline.config import RUNS
 from pipeline.leases import living
 from pipeline.ledger import enter
+from tests.flows.conftest import AS_MADE
 from tests.flows.test_distillation import files
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,7 +28,7 @@ WriteRun = Callable[[Path], Path]
 @pytest.fixture
 def run(made: tuple[Path, Any], write_run: WriteRun, tmp_path: Path) -> Path:
     """The made run in a folder of the test."""
-    shutil.copytree(made[0].parent / "artifacts", tmp_path / "artifacts")
+    shutil.copytree(made[0].parent / AS_MADE, tmp_path / "artifacts")
     return write_run(tmp_path)
 
 
