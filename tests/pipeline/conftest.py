@@ -79,8 +79,6 @@ VALUES: dict[str, Any] = {
 
 # What the tiny run was when it was measured (infra/measurements.md, "Plan and cost").
 MEASURED_TINY: dict[str, Any] = {
-    "features.alignment_encoder": None,
-    "student.model.repa": None,
     "student.phases": [
         {"image_size": px, "steps": steps, "batch_size": n, "optimizer": {"learning_rate": 0.001}}
         for px, steps, n in ((64, 2300, 128), (128, 60, 32), (64, 200, 128))

@@ -71,7 +71,7 @@ def test_a_path_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
         ({"student.strategy": "zero"}, ["student.strategy", "'ddp' or 'fsdp2'", "'zero'"]),
         ({"student.tracker": "wandb"}, ["student.tracker", "'tensorboard'", "'wandb'"]),
         ({"student.phases.0.optimizer.kind": "sgd"}, ["optimizer.kind", "'muon'", "'sgd'"]),
-        ({"features.alignment_encoder": None}, ["student.model.repa", "alignment_enc"]),
+        ({"student.model.repa": {"width": 8, "block": 1}}, ["student.model.repa", "alignment_enc"]),
         ({"name": "Tiny Run"}, ["name", "'Tiny Run'"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

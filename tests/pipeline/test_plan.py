@@ -26,8 +26,6 @@ BY_HAND = {
     "captions.sources.0.num_captions": 1000,
     "images.max_captions": {128: 100},
     "images.seeds_per_caption": 1,
-    "features.alignment_encoder": None,
-    "student.model.repa": None,
     "student.phases": [
         {"image_size": 64, "steps": 10, "batch_size": 8, "optimizer": {"learning_rate": 0.1}}
     ],
