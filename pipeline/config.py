@@ -523,8 +523,9 @@ class LoopConfig(Frozen):
     tracker: Literal["auto", "tensorboard", "none"] = "auto"  # auto: where it is installed
     peak_tflops: float | None = Field(None, gt=0)  # of one device, for MFU; None: MFU is not told
     table_memory_gib: float = Field(8.0, ge=0)  # larger tables are read row by row, not held
-    # Threads that make the next batches ready beside the step; 0: each when it is its turn.
-    prefetch_threads: int = Field(1, ge=0, le=4)
+    # Threads that make the next batches ready beside the step; 0: each when it is its turn. None:
+    # one beside a GPU, none on a CPU, whose cores the step needs itself.
+    prefetch_threads: int | None = Field(None, ge=0, le=4)
 
     @property
     def parts(self) -> int:

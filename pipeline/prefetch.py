@@ -105,7 +105,10 @@ def prefetched(
 ) -> Prefetch[Place, Value]:
     """`prepare` for what this process is asked for in a training of so many steps."""
     follow = partial(following, loop.accumulation, accelerator.process_index, steps)
-    return Prefetch(prepare, follow, threads=loop.prefetch_threads, expect=expect)
+    threads = loop.prefetch_threads
+    if threads is None:
+        threads = 0 if accelerator.device.type == "cpu" else 1
+    return Prefetch(prepare, follow, threads=threads, expect=expect)
 
 
 def following(accumulation: int, process_index: int, steps: int, place: Place) -> Place | None:
