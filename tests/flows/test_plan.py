@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import Artifact
 
 from flows.distillation import distill
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.slow
 def artifacts(key: str) -> list[Artifact]:
     """All versions, the oldest first."""
     with get_client(sync_client=True) as client:
-        found = [each for each in client.read_artifacts(limit=200) if each.key == key]
+        named = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+        found = client.read_artifacts(artifact_filter=named)
     return sorted(found, key=lambda each: str(each.created))
 
 

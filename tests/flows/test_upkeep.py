@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows import stages
 from flows.dataset import images
@@ -34,7 +35,8 @@ def run(made: tuple[Path, Any], write_run: WriteRun, tmp_path: Path) -> Path:
 
 def artifact(key: str) -> str:
     with get_client(sync_client=True) as client:
-        found = [each for each in client.read_artifacts(limit=200) if each.key == key]
+        named = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+        found = client.read_artifacts(artifact_filter=named)
     newest = max(found, key=lambda each: each.created)  # type: ignore[arg-type, return-value]
     return str(newest.data)
 
