@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.dataset import images
 from flows.distillation import distill
@@ -69,7 +70,8 @@ def test_another_beta_runs_dpo_and_its_evaluation_alone(made: tuple[Path, Any]) 
 
 def test_every_stage_leaves_its_artifacts(made: tuple[Path, Any]) -> None:
     with get_client(sync_client=True) as client:
-        artifacts = client.read_artifacts(limit=200)
+        ours = ArtifactFilter(key=ArtifactFilterKey(like_="debug-%"))
+        artifacts = client.read_artifacts(artifact_filter=ours, limit=200)
     keys = {artifact.key for artifact in artifacts}
     assert {f"debug-{stage}" for stage in SECTIONS} <= keys
     assert {f"debug-{stage}-counts" for stage in SECTIONS} <= keys
