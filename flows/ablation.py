@@ -9,16 +9,15 @@ Rerun: every stage of a point is found where it was made: a killed study goes on
 The student is measured as it was trained: alignment is no part of a study.
 """
 
-import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
+from flows.artifacts import picture, show_page
 from flows.dataset import captions, features, images, verdicts
 from flows.evaluation import evaluate
 from flows.handed import Handed, hand_on, manifest_of
@@ -126,12 +125,10 @@ def _round(trial: Trial, config: RunConfig, manifests: Mapping[str, Manifest]) -
 
 
 def show(config: RunConfig, found: Found) -> None:
-    svg = study_svg(found)
-    plot = f"![{found.study.title}](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})"
-    create_markdown_artifact(
-        ablation_results.markdown(found, plot),
-        key=f"{config.name}-ablation-{found.name}",
-        description=found.study.question or found.study.title,
+    show_page(
+        f"{config.name}-ablation-{found.name}",
+        ablation_results.markdown(found, picture(found.study.title, study_svg(found))),
+        found.study.question or found.study.title,
     )
     get_run_logger().info("%s: %s", found.name, folder_of(config) / f"{found.name}.md")
 

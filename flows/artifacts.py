@@ -5,8 +5,10 @@ Out:   one markdown and one table artifact a stage, a progress artifact for work
 Rerun: publishes again from the saved description, so that a cached run shows its pictures too.
 """
 
+import base64
 import time
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -26,20 +28,29 @@ _ARTIFACT_SECONDS = 2.0  # the server handles events at ~20 ms each: no update a
 _LOG_SECONDS = 10.0
 
 
+def show_page(key: str, text: str, description: str) -> None:
+    """Markdown, without secrets; waits for a server that is away."""
+    patiently(create_markdown_artifact, markdown=masked(text), key=key, description=description)
+
+
+def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
+    """Rows that share their columns, without secrets; waits for a server that is away."""
+    shown = [
+        {name: masked(value) if isinstance(value, str) else value for name, value in row.items()}
+        for row in rows
+    ]
+    patiently(create_table_artifact, table=shown, key=key, description=description)
+
+
+def picture(title: str, svg: bytes) -> str:
+    """Markdown that holds the picture itself."""
+    return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})"
+
+
 def publish(run: str, description: Description, timing: Timing) -> None:
     key = f"{run}-{description.stage}"
-    patiently(
-        create_markdown_artifact,
-        markdown=masked(description.markdown(timing, run=run)),
-        key=key,
-        description=description.title,
-    )
-    patiently(
-        create_table_artifact,
-        table=counts(description, timing),
-        key=f"{key}-counts",
-        description="rows of this stage",
-    )
+    show_page(key, description.markdown(timing, run=run), description.title)
+    show_table(f"{key}-counts", counts(description, timing), "rows of this stage")
 
 
 def counts(description: Description, timing: Timing) -> list[dict[str, str]]:
@@ -61,12 +72,7 @@ def show_quarantined(key: str, given_up: Sequence[Quarantined]) -> None:
         f"# Quarantined shards\n\n**{len(given_up):,}** shards of **{rows:,}** rows could not be "
         f"made; the next run tries them again.\n\n{table(quarantined_grid(given_up))}\n"
     )
-    patiently(
-        create_markdown_artifact,
-        markdown=masked(text),
-        key=f"{key}-quarantined",
-        description="what could not be made",
-    )
+    show_page(f"{key}-quarantined", text, "what could not be made")
 
 
 class Progress:

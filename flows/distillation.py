@@ -10,14 +10,13 @@ import json
 from typing import Any, cast
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 from prefect.utilities.engine import link_state_to_flow_run_result
 
+from flows.artifacts import show_page
 from flows.dataset import captions, features, images, verdicts
 from flows.evaluation import evaluate
 from flows.handed import Handed, manifest_of
-from flows.patience import patiently
 from flows.plan import tell
 from flows.stages import run_name
 from flows.training import dpo, preferences, student
@@ -91,20 +90,9 @@ def report(config: RunConfig, handed: dict[str, Handed], planned: Plan) -> None:
         config.name, manifests, descriptions, timings, scores, evidence, note=config.note
     )
     text = f"{markdown(told, descriptions)}\nEverything on one page: `{page.resolve()}`\n"
-    patiently(
-        create_markdown_artifact,
-        markdown=text,
-        key=f"{config.name}-report",
-        description="the run's report",
-    )
+    show_page(f"{config.name}-report", text, "the run's report")
     if any(timing.made for timing in timings.values()):
         show_lineage(config.name, trace(root_of(config.root), run=config.name))
-    ledger = cost_page.markdown(costs)
-    patiently(
-        create_markdown_artifact,
-        markdown=ledger,
-        key=f"{config.name}-ledger",
-        description="what it cost",
-    )
+    show_page(f"{config.name}-ledger", cost_page.markdown(costs), "what it cost")
     get_run_logger().info("%s", cost_page.plain(costs))
     get_run_logger().info("report: %s", page)

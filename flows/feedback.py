@@ -9,13 +9,12 @@ Rerun: the same evaluation asks for the same captions: everything is found again
 from typing import Annotated, Any
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 from pydantic import Field
 
+from flows.artifacts import show_table
 from flows.distillation import distill
 from flows.handed import Handed
-from flows.patience import patiently
 from flows.stages import run_name
 from pipeline import evaluation
 from pipeline.config import load_run
@@ -38,9 +37,7 @@ def feedback(
     scores = list(evaluation.scores(config, upstream[evaluation.STAGE]).values())[-1]
     shares = task_shares(scores, strength=strength, floor=floor)
     rows = [{"task": task, "score": scores[task], "share": shares[task]} for task in shares]
-    key = f"{config.name}-feedback"
-    what = "shares of the captions to add"
-    patiently(create_table_artifact, table=rows, key=key, description=what)
+    show_table(f"{config.name}-feedback", rows, "shares of the captions to add")
     given = next_round(config, upstream, shares, num_captions)
     get_run_logger().info("next round: %s", given)
     handed: dict[str, Handed] = distill(

@@ -8,10 +8,9 @@ Rerun: looks again at what is there.
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
-from flows.patience import patiently
+from flows.artifacts import show_page, show_table
 from flows.stages import run_name
 from pipeline import plan_page
 from pipeline.config import RunConfig, load_run
@@ -31,10 +30,8 @@ def tell(config: RunConfig) -> Plan:
     made = plan_of(config)
     get_run_logger().info("%s", plan_page.plain(made))
     key = f"{config.name}-plan"
-    page = plan_page.markdown(made)
-    patiently(create_markdown_artifact, markdown=page, key=key, description="the run's plan")
+    show_page(key, plan_page.markdown(made), "the run's plan")
     grid = plan_page.stages_grid(made)
     rows = [dict(zip(grid.header, row, strict=True)) for row in grid.rows]
-    what = "what each stage is to take"
-    patiently(create_table_artifact, table=rows, key=f"{key}-stages", description=what)
+    show_table(f"{key}-stages", rows, "what each stage is to take")
     return made

@@ -5,24 +5,20 @@ Out:   an artifact each. `verify` fails where something is damaged, so that an a
 Rerun: looks again.
 """
 
-import base64
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from prefect import State, flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.artifacts import Progress
-from flows.patience import patiently
+from flows.artifacts import Progress, picture, show_page
 from flows.stages import run_name
 from pipeline import comparison, verification
 from pipeline import lineage as lineages
 from pipeline import retention as retentions
 from pipeline.config import load_run
-from pipeline.credentials import masked
 from pipeline.origins import Lineage, trace
 from pipeline.roots import root_of
 
@@ -41,7 +37,7 @@ def verify(run: str, quarantine: bool = True) -> State[dict[str, Any]]:
         progress[0](done // MIB, f"{rows:,} rows")
 
     verified = verification.verify(root_of(config.root), quarantine=quarantine, tell=tell)
-    _show(f"{config.name}-verify", verification.markdown(verified), "verification")
+    show_page(f"{config.name}-verify", verification.markdown(verified), "verification")
     said = verification.sentence(verified)
     if not verified.damages:
         return Completed(message=said, data=asdict(verified))
@@ -63,7 +59,7 @@ def retention(
         root_of(config.root), keep=keep, config=config, remove=remove, min_age_hours=min_age_hours
     )
     get_run_logger().info(retentions.sentence(plan))
-    _show(f"{config.name}-retention", retentions.markdown(plan), "what may go")
+    show_page(f"{config.name}-retention", retentions.markdown(plan), "what may go")
     return asdict(plan)
 
 
@@ -90,20 +86,12 @@ def compare(run: str, first: str | None = None, second: str | None = None) -> di
     get_run_logger().info(found.cause)
     text, bars = comparison.markdown(found), comparison.bars(found)
     if bars:
-        text += f"\n{_picture('scores', bars)}\n"
-    _show(f"{config.name}-compare", text, found.cause)
+        text += f"\n{picture('scores', bars)}\n"
+    show_page(f"{config.name}-compare", text, found.cause)
     return {**asdict(found), "cause": found.cause}
 
 
 def show_lineage(run: str, found: Lineage) -> None:
     title, _, rest = lineages.markdown(found).partition("\n\n")
-    page = f"{title}\n\n{_picture('lineage', lineages.graph(found))}\n\n{rest}"
-    _show(f"{run}-lineage", page, f"where {found.target} comes from")
-
-
-def _show(key: str, text: str, description: str) -> None:
-    patiently(create_markdown_artifact, markdown=masked(text), key=key, description=description)
-
-
-def _picture(title: str, svg: bytes) -> str:
-    return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})"
+    page = f"{title}\n\n{picture('lineage', lineages.graph(found))}\n\n{rest}"
+    show_page(f"{run}-lineage", page, f"where {found.target} comes from")
