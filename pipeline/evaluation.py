@@ -45,7 +45,7 @@ IN_ORDER = (  # of training: a difference is that of the last two
 
 SCORES = Table(
     name="scores",
-    version=2,
+    version=3,
     schema=pa.schema(
         [
             pa.field("evaluator", pa.string(), False),
@@ -58,6 +58,7 @@ SCORES = Table(
             pa.field("image", pa.large_binary(), False, NO_COMPRESSION),  # PNG
             pa.field("correct", pa.bool_(), False),
             pa.field("reason", pa.string(), False),  # a category; "" when correct
+            pa.field("extra_objects", pa.int32(), False),  # beyond what the prompt asks for
             pa.field("words", pa.string(), False),  # the reason as a person reads it
             pa.field("judge", pa.string(), False),  # what decided: detector and weights
             pa.field("details", pa.string(), False),  # JSON of what was seen; "" where none
@@ -283,6 +284,7 @@ def score_images(
         "image": [png(image) for image in images],
         "correct": [score.correct for score in scored],
         "reason": [score.reason for score in scored],
+        "extra_objects": [score.extra_objects for score in scored],
         "words": [score.words for score in scored],
         "judge": [evaluator.judge] * len(orders),
         "details": [score.details for score in scored],
@@ -296,12 +298,14 @@ def scores(config: RunConfig, manifest: Manifest) -> dict[str, dict[str, float]]
 
 
 def evidence(config: RunConfig, manifest: Manifest) -> Evidence:
-    """Intervals of the scores, and the last checkpoint against each one before it."""
+    """Intervals of the scores, and the last checkpoint against each one before it; both by the
+    strict score, too."""
     return standings.evidence(_answers(config, manifest))
 
 
 def _answers(config: RunConfig, manifest: Manifest) -> pa.Table:
-    return read(config.root, manifest.snapshots[STAGE], standings.COLUMNS, check=False)
+    columns = (*standings.COLUMNS, standings.EXTRA)
+    return read(config.root, manifest.snapshots[STAGE], columns, check=False)
 
 
 # --- what a person sees -------------------------------------------------------------------------

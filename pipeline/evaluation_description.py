@@ -27,6 +27,7 @@ STAGE = "evaluate"
 SHOWN = 18  # pairs of pictures of the first sheet
 SHOWN_A_SIDE = 6  # right and wrong pictures of a task
 MOST_EARLIER = 12  # checkpoints of earlier versions in the table
+STRICT = "Right, and no object too many"
 WRONG = "wrong"  # where the evaluator names no reason
 GENEVAL = ("geneval", "geneval_rewritten")  # evaluators whose published scores are known
 PICTURE = ("image", "prompt", "correct", "reason", "words")
@@ -39,10 +40,11 @@ def describe(
     facts: Mapping[str, str],
     measures: Snapshot | None = None,
 ) -> Description:
-    table = read(root, snapshot, [*standings.COLUMNS, "reason", "judge"], check=False)
+    columns = [*standings.COLUMNS, standings.EXTRA, "reason", "judge"]
+    table = read(root, snapshot, columns, check=False)
     rows = zip(table["correct"].to_pylist(), table["reason"].to_pylist(), strict=True)
     wrong = [reason or WRONG for correct, reason in rows if not correct]
-    shares = standings.intervals(table)
+    shares, strict = standings.intervals(table), standings.strict(table)
     return Description(
         stage=STAGE,
         title="Evaluation",
@@ -54,6 +56,9 @@ def describe(
         tables=(
             shares_grid(shares),
             *_comparisons(list(standings.comparisons(table))),
+            shares_grid(standings.intervals(strict), STRICT),
+            *_comparisons(list(standings.comparisons(strict)), f"{STRICT}: "),
+            _extras(table),
             *_earlier(root, snapshot, history, table),
             *_published(table),
             *([fidelity.grid(read(root, measures, check=False))] if measures else []),
@@ -67,7 +72,7 @@ def describe(
 # --- tables -------------------------------------------------------------------------------------
 
 
-def shares_grid(shares: Intervals) -> Grid:
+def shares_grid(shares: Intervals, title: str = "Share of correct pictures") -> Grid:
     """A row a task; the difference is that of the last two checkpoints."""
     names = list(shares)
     cells = []
@@ -79,16 +84,28 @@ def shares_grid(shares: Intervals) -> Grid:
             change = (f"{after.share - before.share:+.3f}" if before and after else "-",)
         cells.append((task, *told, *change))
     header = ("task", *names, *(("difference",) if len(names) > 1 else ()))
-    return Grid("Share of correct pictures, with 95 % intervals", header, tuple(cells))
+    return Grid(f"{title}, with 95 % intervals", header, tuple(cells))
 
 
-def _comparisons(rows: Sequence[Comparison]) -> tuple[Grid, ...]:
+def _extras(table: pa.Table) -> Grid:
+    """What the rules of most tasks forgive, by task and checkpoint."""
+    names, tasks = (table[key].unique().to_pylist() for key in ("checkpoint", "task"))
+    means = table.group_by(["task", "checkpoint"]).aggregate([(standings.EXTRA, "mean")])
+    found = {(row["task"], row["checkpoint"]): row for row in means.to_pylist()}
+    cells = tuple(
+        (task, *(f"{found[task, name][f'{standings.EXTRA}_mean']:.2f}" for name in names))
+        for task in tasks
+    )
+    return Grid("Objects too many a picture", ("task", *names), cells)
+
+
+def _comparisons(rows: Sequence[Comparison], before_title: str = "") -> tuple[Grid, ...]:
     """A table for each checkpoint before the last."""
     header = ("task", "difference", "95 % interval", "gained", "lost", "p", "McNemar's p")
     grids = []
     for before in dict.fromkeys(row.before for row in rows):
         own = [row for row in rows if row.before == before]
-        title = f"{own[0].after} against {before}: same prompts and seeds, paired"
+        title = f"{before_title}{own[0].after} against {before}: same prompts and seeds, paired"
         cells = [
             (
                 row.task,

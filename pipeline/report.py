@@ -5,8 +5,9 @@ Out:   <root>/report/. Each number is one of theirs; none is measured here. repo
        {"schema", "run", "stages": {stage: `StageReport`}, "totals": `Totals`,
         "scores": {checkpoint: {task: share of correct pictures, "mean": mean over the tasks}},
         "intervals": {checkpoint: {task: [low, high]}} of 95 %,
+        "strict": {checkpoint: {task: [share, low, high]}}, right and with no object too many,
         "comparisons": [the last checkpoint against each before it, a row a task, on the same
-        prompts and seeds: `pipeline.significance.Comparison`],
+        prompts and seeds: `pipeline.significance.Comparison`], "strict_comparisons": the same,
         "ledger": what was planned and what it cost (`pipeline.costs.Costs.to_json`), where told}
        `made`, `reused` and `seconds` are null for a stage that this run did not touch.
 Rerun: the files are replaced, each by rename.
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+STRICT_MEAN = "mean, no object too many"
 SAMPLES_FROM = ("evaluate", "dpo", "preferences", "student", "images")  # best first
 
 Scores = Mapping[str, Mapping[str, float]]  # checkpoint -> task -> share, worst checkpoint first
@@ -82,6 +84,8 @@ class Report(TypedDict):
     totals: Totals
     intervals: NotRequired[dict[str, dict[str, list[float]]]]  # of the scores: low, high
     comparisons: NotRequired[list[dict[str, Any]]]
+    strict: NotRequired[dict[str, dict[str, list[float]]]]  # share, low, high
+    strict_comparisons: NotRequired[list[dict[str, Any]]]
     ledger: NotRequired[dict[str, Any]]
     note: NotRequired[str]  # of the run, where it has one: what to know before anything else
 
@@ -148,6 +152,11 @@ def build_report(
             for name, tasks in evidence.intervals.items()
         }
         report["comparisons"] = [row.to_json() for row in evidence.comparisons]
+        report["strict"] = {
+            name: {task: [each.share, each.low, each.high] for task, each in tasks.items()}
+            for name, tasks in evidence.strict.items()
+        }
+        report["strict_comparisons"] = [row.to_json() for row in evidence.strict_comparisons]
     return report | {"note": note} if note else report
 
 
@@ -173,13 +182,23 @@ def markdown(report: Report, descriptions: Mapping[str, Description]) -> str:
         ),
     ]
     if report["scores"]:
-        grid = scores_grid(report["scores"], report.get("intervals"))
+        grid = scores_grid(*shown_scores(report))
         parts.append("### Share of correct pictures\n\n" + table(grid))
     samples = best_samples(descriptions)
     if samples:
         parts.append(f"![samples]({_uri('jpeg', samples)})")
     parts.append("### Stages\n\n" + table(stages_grid(report)))
     return "\n\n".join(parts) + "\n"
+
+
+def shown_scores(report: Report) -> tuple[Scores, dict[str, dict[str, list[float]]]]:
+    """Shares and their ends, below the mean also that of pictures with no object too many."""
+    scores = {name: dict(shares) for name, shares in report["scores"].items()}
+    ends = {name: dict(tasks) for name, tasks in report.get("intervals", {}).items()}
+    for name, tasks in report.get("strict", {}).items():
+        share, *between = tasks["mean"]
+        scores[name][STRICT_MEAN], ends[name][STRICT_MEAN] = share, between
+    return scores, ends
 
 
 def scores_grid(
@@ -236,8 +255,11 @@ def html(
     )
     environment.filters |= {"uri": _uri, "count": _count, "numeric": numeric_columns}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    scores, ends = shown_scores(report)
     return template.render(
         report=report,
+        scores=scores,
+        ends=ends,
         descriptions=descriptions,
         bars=_bars(report["scores"], report.get("intervals")),
         segments={stage: _segments(each) for stage, each in descriptions.items()},

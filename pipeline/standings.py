@@ -3,6 +3,8 @@
 In:    rows of the table `scores`.
 Out:   numbers by checkpoint and task. With several evaluators a task is `evaluator/task` and each
        evaluator has its own mean, over its tasks and not over pictures; "mean" is the first's.
+       The strict score of a picture is 1 where it is right and has no object too many: GenEval's
+       rules forgive those in all tasks but counting, so that clutter can look like progress.
 Rerun: the same rows give the same numbers.
 """
 
@@ -26,6 +28,7 @@ from pipeline.significance import (
 )
 
 COLUMNS = ("evaluator", "checkpoint", "task", "prompt_index", "image_index", "seed", "correct")
+EXTRA = "extra_objects"
 
 Value = TypeVar("Value")
 Intervals = dict[str, dict[str, Interval]]  # checkpoint -> task -> share
@@ -46,10 +49,22 @@ class Evidence:
 
     intervals: Intervals
     comparisons: tuple[Comparison, ...]
+    strict: Intervals
+    strict_comparisons: tuple[Comparison, ...]
 
 
 def evidence(table: pa.Table) -> Evidence:
-    return Evidence(intervals(table), tuple(comparisons(table)))
+    exact = strict(table)
+    return Evidence(
+        intervals(table), tuple(comparisons(table)), intervals(exact), tuple(comparisons(exact))
+    )
+
+
+def strict(table: pa.Table) -> pa.Table:
+    """The same rows, right only where there is no object too many."""
+    right = pc.and_(table["correct"], pc.equal(table[EXTRA], 0))
+    number = table.schema.get_field_index("correct")
+    return table.set_column(number, "correct", right).drop_columns([EXTRA])
 
 
 def summarise(table: pa.Table) -> dict[str, dict[str, float]]:

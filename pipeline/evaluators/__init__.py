@@ -23,6 +23,7 @@ class Prompt:
 class Score:
     correct: bool
     reason: str  # a category that is counted; "" when correct
+    extra_objects: int  # of what it looks for, beyond what is asked; most rules forgive them
     words: str = ""  # the reason as a person reads it
     details: str = ""  # JSON of what was seen, where a picture can be judged again by it
 

@@ -23,6 +23,7 @@ from pipeline.encoders import weights_identity
 from pipeline.evaluators import Prompt, Score
 from pipeline.geneval.prompts import Request, read_requests
 from pipeline.geneval.readings import Reading
+from pipeline.geneval.rules import num_extra
 from pipeline.tables import digest
 
 if TYPE_CHECKING:  # its models are loaded by the first picture
@@ -81,7 +82,8 @@ class GenEvalScorer:
 def _score(request: Request, reading: Reading) -> Score:
     outcome = reading.outcome(request)
     details = {"metadata": dict(request.row), **reading.record(request)}
-    return Score(outcome.correct, outcome.reason, outcome.words, json.dumps(details))
+    extra = num_extra(request, reading.boxes)
+    return Score(outcome.correct, outcome.reason, extra, outcome.words, json.dumps(details))
 
 
 def read_rewritten(path: Path, prompts: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from pipeline.config import ShapesEvaluator
 from pipeline.evaluators import Prompt, Score
 from pipeline.shapes.detector import DETECTOR_VERSION, detect
 from pipeline.shapes.grammar import TASKS, held_out_prompts, parse
-from pipeline.shapes.rules import check
+from pipeline.shapes.rules import check, num_extra
 
 
 class ShapesScorer:
@@ -36,5 +36,6 @@ def _score(image: Image.Image, prompt: Prompt) -> Score:
     spec = parse(prompt.text)
     if spec is None:
         raise ValueError(f"prompt {prompt.index} is outside the grammar: {prompt.text!r}")
-    outcome = check(spec, detect(image))
-    return Score(outcome.correct, outcome.reason, outcome.words)
+    found = detect(image)
+    outcome = check(spec, found)
+    return Score(outcome.correct, outcome.reason, num_extra(spec, found), outcome.words)

@@ -96,6 +96,22 @@ def select(boxes: Boxes, tag: str, thresholds: Thresholds = PUBLISHED) -> list[i
     return chosen
 
 
+def num_extra(request: Request, seen: Detections, thresholds: Thresholds = PUBLISHED) -> int:
+    """Objects of the asked classes beyond those asked for, as sure as counting wants them.
+
+    Not a rule of GenEval, which forgives them except in counting. Other classes do not count: a
+    photograph holds much that nobody named.
+    """
+    asked: dict[str, int] = {}
+    for clause in request.include:
+        asked[clause.name] = asked.get(clause.name, 0) + clause.count
+    return sum(
+        max(0, len(select(seen[name], COUNTING, thresholds)) - count)
+        for name, count in asked.items()
+        if name in seen
+    )
+
+
 def overlap(one: Boxes, other: Boxes) -> float:
     """Intersection over union, of boxes whose right and bottom count as inside, as published."""
     shared = _area(np.maximum(one[:2], other[:2]), np.minimum(one[2:4], other[2:4]))

@@ -184,7 +184,7 @@ def measured(config: RunConfig, last: Manifest) -> Outcome:
     path = last.checkpoints.get(student.CHECKPOINT) or next(iter(last.checkpoints.values()))
     upstream[alignment.STAGE] = replace(last, checkpoints={alignment.CHECKPOINT: path})
     manifest = made(config, Step(evaluation.STAGE, evaluation), upstream)
-    columns = ["checkpoint", "task", "prompt", "prompt_index", "image_index", "correct", "image"]
+    columns = ["checkpoint", "task", "prompt_index", "image_index", "correct", "extra_objects"]
     table = read(config.root, manifest.snapshots[evaluation.STAGE], columns, check=False)
     rows = table.filter(pc.equal(table["checkpoint"], alignment.CHECKPOINT))
     right, extra, pictures = digits_of(rows)

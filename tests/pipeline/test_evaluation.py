@@ -82,9 +82,13 @@ def test_the_description_says_what_the_table_holds(aligned, make):
     assert sum(seen.reasons.values()) == len(correct) - sum(correct)
     assert seen.tables[0].header == ("task", "untrained", "student", "aligned", "difference")
     assert len(seen.tables[0].rows) == 7  # six tasks and their mean
-    assert [grid.title.split(":")[0] for grid in seen.tables[1:3]] == [
+    assert [grid.title.partition(":")[0] for grid in seen.tables[:6]] == [
+        "Share of correct pictures, with 95 % intervals",
         "aligned against student",
         "aligned against untrained",
+        "Right, and no object too many, with 95 % intervals",
+        "Right, and no object too many",
+        "Right, and no object too many",
     ]
     assert len(seen.pictures) == 1 + 6  # before and after, and a sheet a task
     assert b"<svg" in seen.plots[0].svg

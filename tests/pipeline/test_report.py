@@ -199,7 +199,8 @@ def evidence() -> Evidence:
         for name, tasks in shares.items()
     }
     row = Comparison("student", "aligned", "counting", 0.25, 0.1, 0.4, 0.003, 9, 2, 0.06, 10, 40)
-    return Evidence(intervals, (row,))
+    strict = {name: {"mean": Interval(0.3, 0.2, 0.35)} for name in SCORES}
+    return Evidence(intervals, (row,), strict, (row,))
 
 
 def test_intervals_and_comparisons_stand_in_the_report(tmp_path: Path) -> None:
@@ -211,3 +212,14 @@ def test_intervals_and_comparisons_stand_in_the_report(tmp_path: Path) -> None:
     assert "0.400–0.600" in page.read_text()
     told = build_report("tiny", MANIFESTS, DESCRIPTIONS, TIMINGS, SCORES, evidence())
     assert "0.500 (0.400–0.600)" in markdown(told, DESCRIPTIONS)
+
+
+def test_the_strict_mean_stands_below_the_mean(tmp_path: Path) -> None:
+    page = write(tmp_path, evidence=evidence())
+    report = json.loads((page.parent / "report.json").read_text())
+    assert report["strict"]["aligned"]["mean"] == pytest.approx([0.3, 0.2, 0.35])
+    assert report["strict_comparisons"] == report["comparisons"]
+    assert "0.200–0.350" in page.read_text()
+    text = markdown(report, DESCRIPTIONS)
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| mean")]
+    assert rows == ["| mean", "| mean, no object too many"]

@@ -47,7 +47,7 @@ def test_the_mean_is_over_tasks_and_its_interval_holds_it() -> None:
 def test_the_last_checkpoint_stands_against_each_before_it() -> None:
     untrained = [("shapes", "untrained", "colors", n, False) for n in range(10) for _ in range(2)]
     untrained += [("shapes", "untrained", "position", n, False) for n in range(10)]
-    told = evidence(pa.concat_tables([rows(*untrained), TWO])).comparisons
+    told = list(comparisons(pa.concat_tables([rows(*untrained), TWO])))
     assert [(row.before, row.after, row.task) for row in told] == [
         (before, "aligned", task)
         for before in ("student", "untrained")
@@ -97,3 +97,14 @@ def test_tasks_that_were_not_asked_alike_are_not_compared() -> None:
         [TWO, rows(*[("shapes", "later", "colors", n, True) for n in range(3)])]
     )
     assert list(comparisons(table)) == []
+
+
+def test_the_strict_score_takes_clutter_for_wrong() -> None:
+    table = TWO.append_column("extra_objects", pa.array([row % 2 for row in range(len(TWO))]))
+    told = evidence(table)
+    assert told.intervals["aligned"]["colors"].share == pytest.approx(0.9)
+    assert told.strict["aligned"]["colors"].share == pytest.approx(0.45)
+    assert told.strict["aligned"]["mean"].share == pytest.approx((0.45 + 0.1) / 2)
+    differences = {row.task: row.difference for row in told.strict_comparisons}
+    assert differences["colors"] == pytest.approx(0.25)
+    assert told.comparisons[0].difference == pytest.approx(0.5)

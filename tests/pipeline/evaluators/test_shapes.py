@@ -25,6 +25,17 @@ def test_it_scores_a_faultless_teacher_one_and_a_hopeless_one_nought(error_rate,
     assert all(bool(score.reason) != score.correct for score in scores)
 
 
+def test_it_counts_what_nobody_asked_for() -> None:
+    evaluator = build(ShapesEvaluator(kind="shapes", prompts_per_task=10))
+    one, two = (next(p for p in evaluator.prompts() if p.task == task) for task in TASKS[:2])
+    teacher = build_teacher(ShapesTeacher(kind="shapes", error_rate=0))
+    (drawing,) = teacher.draw([two.text], [0], 128)
+    (asked,) = evaluator.score([drawing.image], [two])
+    (other,) = evaluator.score([drawing.image], [one])
+    assert asked.extra_objects == 0
+    assert other.extra_objects >= 1  # two objects where one is asked for
+
+
 def test_it_needs_nothing_and_is_known_by_its_values() -> None:
     config = ShapesEvaluator(kind="shapes", prompts_per_task=7)
     assert missing(config) == []

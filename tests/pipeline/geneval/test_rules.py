@@ -11,6 +11,7 @@ from pipeline.geneval.rules import (
     coloured,
     decide,
     margins,
+    num_extra,
     overlap,
     relations,
     select,
@@ -214,6 +215,15 @@ box = st.tuples(numbers, numbers, sides, sides).map(
     lambda v: np.array([v[0], v[1], v[0] + v[2], v[1] + v[3], 0.9], np.float32)
 )
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+
+def test_objects_too_many_are_sure_ones_of_the_asked_classes() -> None:
+    request = row(want("dog"), want("cat", 2))
+    seen = {"dog": boxes(0.95, 0.92, 0.5), "cat": boxes(0.99), "bench": boxes(0.99, 0.99)}
+    assert num_extra(request, seen) == 1
+    assert right(request, seen | {"cat": boxes(0.99, 0.4)})
+    assert num_extra(row(want("dog"), want("dog", 2)), {"dog": boxes(0.95, 0.94, 0.93)}) == 0
+    assert num_extra(request, {}) == 0
 
 
 @given(box, box)
