@@ -119,9 +119,9 @@ def _text_works(
     """All shards of text for a shard of captions, so that one is written beside the next."""
     works = []
     for shard in upstream["captions"].snapshots["captions"].shards:
-        names = [name for name, _ in _text_shards(config, upstream, shard.name, folder)]
-        rows = len(_wanted_captions(config, upstream, shard.name))
-        if names:
+        parts = _text_shards(config, upstream, shard.name, folder)
+        if parts:
+            names, rows = [name for name, _ in parts], sum(len(part) for _, part in parts)
             name = names[0] if len(names) == 1 else identifier(names)
             works.append(Work(f"{TEXT_NAME}:{name}", (shard.name, *names), 0, rows))
     return works
