@@ -147,16 +147,24 @@ class TableFolder:
         Of one in a bucket the store's word is taken that it is what was put; `verify` reads it.
         """
         path = data_file(self.root, self.name, name)
+        # Looked for once: what another writer puts there meanwhile is not damaged.
         if isinstance(path, BucketPath):
-            shard, whole = self._said(path)
-        else:
-            shard = self.stated_shard(name) if path.exists() else None
+            try:
+                shard, whole = self._said(path)
+            except FileNotFoundError:
+                return None
+        elif path.exists():
+            shard = self.stated_shard(name)
             whole = shard is not None and not _damage(path, shard, check=True)
+        else:
+            return None
         if whole:
             return shard
-        if path.is_file():
+        try:
             place = set_aside(self.root, path)
-            logger.warning("%s is damaged: moved to %s, to be made again", path, place)
+        except FileNotFoundError:  # another process was faster
+            return None
+        logger.warning("%s is damaged: moved to %s, to be made again", path, place)
         return None
 
     def stated_shard(self, name: str) -> Shard | None:
@@ -168,11 +176,11 @@ class TableFolder:
         return Shard(**values) if values else None
 
     def _said(self, path: BucketPath) -> tuple[Shard | None, bool]:
-        """What was noted of an object, and whether it says the same of itself."""
-        try:
-            says, shard = path.stated(), self.stated_shard(path.stem)
-        except FileNotFoundError:
-            return None, False
+        """What was noted of an object, and whether it says the same of itself.
+
+        FileNotFoundError where it is not.
+        """
+        says, shard = path.stated(), self.stated_shard(path.stem)
         size = int(says[SIZE])
         if shard is None and {SHA256, ROWS} <= says.keys():  # its writer died before it noted it
             shard = Shard(path.stem, int(says[ROWS]), says[SHA256], size, self.name)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.dataset import images
 from flows.distillation import distill
@@ -131,7 +132,7 @@ def files(root: Path) -> dict[str, str]:
 def stage_states(number: int) -> list[str]:
     """How the newest stage flow runs ended."""
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(limit=100)
+        runs = client.read_flow_runs(limit=100, sort=FlowRunSort.START_TIME_DESC)
     runs = [run for run in runs if run.parent_task_run_id and run.start_time]
     runs.sort(key=lambda run: run.start_time, reverse=True)
     return [str(run.state_name) for run in runs[:number]]

@@ -249,6 +249,22 @@ def test_damage_is_named_quarantined_and_made_again(tmp_path, harm, caplog):
         assert len(list((tmp_path / "quarantine").iterdir())) == 1
 
 
+def test_what_another_writer_just_put_there_is_not_taken_for_damaged(tmp_path, monkeypatch):
+    exists, other = Path.exists, []
+
+    def looked(path: Path) -> bool:
+        there = exists(path)
+        if path.name == "a.lance" and not other:
+            other.append(None)
+            other[0] = folder(tmp_path).write_shard("a", [rows(0, 5)])
+        return there
+
+    monkeypatch.setattr(Path, "exists", looked)
+    assert folder(tmp_path).write_shard("a", [rows(0, 5)]) == other[0]
+    assert not exists(tmp_path / "quarantine")
+    assert folder(tmp_path).whole_shard("a") == other[0]
+
+
 def test_a_shard_without_its_sum_is_not_trusted(tmp_path):
     snapshot = fill(tmp_path)
     (folder(tmp_path).path / "sums" / "shard0.json").write_bytes(b"")
