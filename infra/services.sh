@@ -36,6 +36,20 @@ launch() {
   echo $! > "$state/$name.pid"
 }
 
+# The worker's runs, while the server is there to hear of it: they would go on without the worker.
+stop_runs() {
+  local runs
+  alive worker || return 0
+  mapfile -t runs < <(ps -o pid= --ppid "$(cat "$state/worker.pid")" | tr -d ' ')
+  [ "${#runs[@]}" -gt 0 ] || return 0
+  say "Stopping ${#runs[@]} run(s); what they made stays ..."
+  kill -TERM "${runs[@]}" 2>/dev/null || true
+  for _ in $(seq 150); do  # as long as Prefect gives a run that is cancelled
+    kill -0 "${runs[@]}" 2>/dev/null || return 0
+    sleep 0.2
+  done
+}
+
 stop() {
   local name=$1 pid
   if alive "$name"; then

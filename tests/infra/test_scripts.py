@@ -70,3 +70,23 @@ def test_a_port_in_use(clone: Path) -> None:
     assert sentence == (
         f"Port {port} is in use by another program; choose a free one: make distill PORT=4300."
     )
+
+
+def test_down_ends_the_runs_of_its_worker(clone: Path) -> None:
+    work = [str(clone / "bin" / "bash"), "-c", "sleep 300 & echo $!; wait", "prefect worker start"]
+    with subprocess.Popen(work, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout
+        run = int(worker.stdout.readline())
+        state = clone / "artifacts" / ".prefect"
+        state.mkdir(parents=True)
+        (state / "worker.pid").write_text(str(worker.pid))
+        subprocess.run(
+            [str(clone / "bin" / "bash"), "-c", "source infra/services.sh; stop_runs"],
+            cwd=clone,
+            env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]},
+            check=True,
+            timeout=60,
+        )
+        worker.wait(10)
+    with pytest.raises(ProcessLookupError):
+        os.kill(run, 0)
