@@ -4,12 +4,18 @@ In:    batches under a contract.
 Out:   record batches of `CHUNK_ROWS` rows with buffers of exactly these rows, and the schema under
        which Lance writes them the same each time.
 Rerun: the bytes of a data file are a function of its rows.
+
+Values that are wide are copied once, into memory that is used again (`pipeline.blocks`).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from pipeline.blocks import Blocks
 from pipeline.snapshots import Table
 
 # Rows of one write. The bytes of a data file depend on it, so it is fixed.
@@ -18,7 +24,7 @@ NO_COMPRESSION = {"lance-encoding:compression": "none"}  # for bytes that are co
 
 
 def chunked(
-    batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema, table: str
+    batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema, table: str, memory: Blocks
 ) -> Iterator[pa.RecordBatch]:
     """The same rows in chunks of a fixed size, whatever sizes they came in."""
     waiting: list[pa.Table] = []
@@ -28,10 +34,10 @@ def chunked(
         count += batch.num_rows
         while count >= CHUNK_ROWS:
             whole = pa.concat_tables(waiting)
-            yield _canonical(whole.slice(0, CHUNK_ROWS), schema)
+            yield _canonical(whole.slice(0, CHUNK_ROWS), schema, memory)
             waiting, count = [whole.slice(CHUNK_ROWS)], count - CHUNK_ROWS
     if count:
-        yield _canonical(pa.concat_tables(waiting), schema)
+        yield _canonical(pa.concat_tables(waiting), schema, memory)
 
 
 def _conforming(batch: pa.RecordBatch | pa.Table, schema: pa.Schema, table: str) -> pa.Table:
@@ -44,10 +50,53 @@ def _conforming(batch: pa.RecordBatch | pa.Table, schema: pa.Schema, table: str)
     return rows.cast(schema)
 
 
-def _canonical(rows: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
+def _canonical(rows: pa.Table, schema: pa.Schema, memory: Blocks) -> pa.RecordBatch:
     """Buffers of exactly these rows: Lance also sees the bytes around a slice."""
-    (batch,) = rows.combine_chunks().to_batches()
-    return pa.ipc.read_record_batch(batch.serialize(), schema)
+    wide = {column.name for column in schema if _is_wide(rows[column.name])}
+    found = {name: _gathered(rows[name], memory) for name in wide}
+    rest = rows.select([name for name in schema.names if name not in wide])
+    if rest.num_columns:
+        (batch,) = rest.combine_chunks().to_batches()
+        batch = pa.ipc.read_record_batch(batch.serialize(), batch.schema)
+        found |= zip(batch.schema.names, batch.columns, strict=True)
+    return pa.RecordBatch.from_arrays([found[name] for name in schema.names], schema=schema)
+
+
+def _is_wide(column: pa.ChunkedArray) -> bool:
+    """Bytes, or lists of as many numbers each, and nothing missing."""
+    types, kind = pa.types, column.type
+    if types.is_fixed_size_list(kind):
+        numbers = types.is_integer(kind.value_type) or types.is_floating(kind.value_type)
+        return numbers and not any(c.null_count or c.flatten().null_count for c in column.chunks)
+    return types.is_large_binary(kind) and not column.null_count
+
+
+def _gathered(column: pa.ChunkedArray, memory: Blocks) -> pa.Array:
+    """A wide column in one piece."""
+    kind, pieces = column.type, [chunk for chunk in column.chunks if len(chunk)]
+    if pa.types.is_fixed_size_list(kind):
+        values = _joined([piece.flatten().to_numpy() for piece in pieces], memory)
+        flat = pa.Array.from_buffers(kind.value_type, len(column) * kind.list_size, [None, values])
+        return pa.FixedSizeListArray.from_arrays(flat, type=kind)
+    ends = [_ends(piece) for piece in pieces]
+    content = [
+        np.frombuffer(piece.buffers()[2] or b"", np.uint8)[each[0] : each[-1]]
+        for piece, each in zip(pieces, ends, strict=True)
+    ]
+    begins = np.cumsum(np.concatenate([[0], *map(np.diff, ends)]), dtype=np.int64)
+    buffers = [None, pa.py_buffer(begins), _joined(content, memory)]
+    return pa.Array.from_buffers(kind, len(column), buffers)
+
+
+def _ends(piece: pa.LargeBinaryArray) -> NDArray[np.int64]:
+    """(rows + 1,) where each begins in the buffer of bytes, and where the last ends."""
+    return np.frombuffer(piece.buffers()[1], np.int64)[piece.offset :][: len(piece) + 1]
+
+
+def _joined(pieces: Sequence[NDArray[Any]], memory: Blocks) -> pa.Buffer:
+    out = memory.empty(sum(piece.nbytes for piece in pieces))
+    np.concatenate([piece.view(np.uint8) for piece in pieces], out=out)
+    return pa.py_buffer(out)
 
 
 def reproducible(schema: pa.Schema) -> pa.Schema:

@@ -114,9 +114,13 @@ def alignment_view(encoder: "VisionEncoder", folder: TableFolder, shard: str, gr
         return encoder.encode(to_pixels(images)).half()
 
     def rows(pictures: pa.Table, values: "Tensor") -> pa.RecordBatch:
-        bits = [one.tobytes() for one in values.cpu().numpy()]  # (N, F) each
-        columns = {"image_id": pictures["image_id"].to_pylist(), "alignment": bits}
-        return pa.RecordBatch.from_pydict(columns, schema=schema)
+        bits = values.contiguous().cpu().numpy()  # (B, N, F)
+        ends = np.arange(len(bits) + 1, dtype=np.int64) * (bits.nbytes // len(bits))
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(bits)]
+        column = pa.Array.from_buffers(pa.large_binary(), len(bits), buffers)
+        return pa.RecordBatch.from_arrays(
+            [pictures["image_id"].combine_chunks(), column], schema=schema
+        )
 
     return View(folder, shard, encoder.image_size(grid), encode, rows)
 

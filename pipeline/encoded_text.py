@@ -1,7 +1,7 @@
 """Captions to rows of the table `text`: states of real tokens alone, once a caption.
 
 In:    captions with their ids, a text encoder.
-Out:   record batches in the order of the captions. Tokens are made ready, and states packed and
+Out:   tables of rows in the order of the captions. Tokens are made ready, and states packed and
        written, in threads beside the encoder.
 Rerun: the same captions give the same bytes. With `text_padding: longest` a caption shares its
        batch with others of about its length, so that little is spent on padding.
@@ -149,9 +149,7 @@ def unpack(row: Mapping[str, bytes], length: int) -> "Tensor":
     return restored(values, scales)
 
 
-def in_order(
-    batches: Iterator[Packed], captions: Captions, table: Table
-) -> Iterator[pa.RecordBatch]:
+def in_order(batches: Iterator[Packed], captions: Captions, table: Table) -> Iterator[pa.Table]:
     """Rows in the order of the captions, as soon as those before them are there."""
     waiting: dict[int, dict[str, Any]] = {}
     first = 0
@@ -162,22 +160,27 @@ def in_order(
             last += 1
         rows = [waiting.pop(row) for row in range(first, last)]
         for start in range(0, len(rows), CHUNK_ROWS):
-            yield record_batch(rows[start : start + CHUNK_ROWS], table)
+            yield as_table(rows[start : start + CHUNK_ROWS], table)
         first = last
 
 
-def record_batch(rows: Sequence[Mapping[str, Any]], table: Table) -> pa.RecordBatch:
-    """States are copied once: they are nearly all there is."""
+def as_table(rows: Sequence[Mapping[str, Any]], table: Table) -> pa.Table:
+    """The states of each row lie where the encoder left them: they are nearly all there is, and
+    are copied once, when they are written."""
     arrays = []
     for column in table.schema:
         given = [row[column.name] for row in rows]
-        if pa.types.is_large_binary(column.type):
-            ends = np.cumsum([0, *(states.nbytes for states in given)], dtype=np.int64)
-            buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(given))]
-            arrays.append(pa.Array.from_buffers(column.type, len(rows), buffers))
-        else:
-            arrays.append(pa.array(given, column.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=table.schema)
+        alone = pa.types.is_large_binary(column.type)
+        pieces = map(_alone, given) if alone else [pa.array(given, column.type)]
+        arrays.append(pa.chunked_array(pieces, column.type))
+    return pa.Table.from_arrays(arrays, schema=table.schema)
+
+
+def _alone(states: memoryview) -> pa.LargeBinaryArray:
+    """One row, without a copy."""
+    ends = np.array([0, states.nbytes], np.int64)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(states)]
+    return pa.Array.from_buffers(pa.large_binary(), 1, buffers)
 
 
 def rows_of(packed: Packed, captions: Captions) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -30,6 +30,7 @@ import pyarrow as pa
 from lance.file import LanceFileReader, LanceFileWriter
 from lance.fragment import DataFile, FragmentMetadata
 
+from pipeline.blocks import Blocks
 from pipeline.buckets import ROWS, SHA256, SIZE, BucketPath, settings
 from pipeline.chunks import CHUNK_ROWS, NO_COMPRESSION, check_contract, chunked, reproducible
 from pipeline.disk import writing
@@ -86,6 +87,7 @@ class TableFolder:
         self.name = f"{table.name}-{self.fingerprint}"
         self.path = table_path(self.root, self.name)
         self.place = self.path.relative_to(self.root).as_posix()
+        self._memory = Blocks()
 
     # --- shards ---------------------------------------------------------------------------------
 
@@ -110,7 +112,7 @@ class TableFolder:
         schema, file = reproducible(self.table.schema), str(part.absolute())
         with writing(near(self.path)):
             with LanceFileWriter(file, schema=schema, version=FORMAT) as writer:
-                for chunk in chunked(batches, schema, self.name):
+                for chunk in chunked(batches, schema, self.name, self._memory):
                     writer.write_batch(chunk)
             with ThreadPoolExecutor(1) as beside:  # the disk and the processor at once
                 summed = beside.submit(sha256_of, part)

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.encoded_text import record_batch
+from pipeline.encoded_text import as_table
 from pipeline.feature_tables import TEXT
 from pipeline.tables import TableFolder
 from tests.benchmarks.loading import FEATURES, TOKENS, VALUES, WIDTH
@@ -69,13 +69,13 @@ def latent_rows(given: list[Arrays]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays([ids, ids, lists], schema=FEATURES.schema)
 
 
-def text_rows(given: list[Arrays]) -> Iterator[pa.RecordBatch]:
+def text_rows(given: list[Arrays]) -> Iterator[pa.Table]:
     for number, (_, bits) in enumerate(given):
         rows = [
             {"caption_id": f"{number:08d}{row:08d}", "length": TOKENS, "states": bits[row].data}
             for row in range(BATCH)
         ]
-        yield record_batch(rows, TEXT)
+        yield as_table(rows, TEXT)
 
 
 def ours(folder: Path, shards: int, given: list[Arrays]) -> None:
