@@ -18,8 +18,7 @@ import fcntl
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -34,10 +33,12 @@ from pipeline.blocks import Blocks
 from pipeline.buckets import ROWS, SHA256, SIZE, BucketPath, settings
 from pipeline.chunks import CHUNK_ROWS, NO_COMPRESSION, check_contract, chunked, reproducible
 from pipeline.disk import writing
+from pipeline.growing import summed_beside
 from pipeline.mirrors import Damaged, at_hand, is_mirrored, mirrored
 from pipeline.places import (
     data_file,
     empty_manifests,
+    remove,
     set_aside,
     snapshot_file,
     sum_file,
@@ -101,24 +102,26 @@ class TableFolder:
         with writing(here):
             (here / "data").mkdir(parents=True, exist_ok=True)
             (here / "sums").mkdir(exist_ok=True)
-        part = here / "data" / f".{name}.{uuid4().hex}.part"
         with ExitStack() as stack:
-            stack.callback(part.unlink, missing_ok=True)
-            return self._publish(part, name, batches)
+            # A folder of its own, where the file that grows is found whatever Lance calls it.
+            own = here / "data" / f".{name}.{uuid4().hex}.part"
+            stack.callback(remove, own)
+            with writing(here):
+                own.mkdir()
+            return self._publish(own / "rows.part", name, batches)
 
     def _publish(
         self, part: Path, name: str, batches: Iterable[pa.RecordBatch | pa.Table]
     ) -> Shard:
         schema, file = reproducible(self.table.schema), str(part.absolute())
-        with writing(near(self.path)):
+        with writing(near(self.path)), summed_beside(part.parent) as finished:
             with LanceFileWriter(file, schema=schema, version=FORMAT) as writer:
                 for chunk in chunked(batches, schema, self.name, self._memory):
                     writer.write_batch(chunk)
-            with ThreadPoolExecutor(1) as beside:  # the disk and the processor at once
-                summed = beside.submit(sha256_of, part)
-                flush(part)
+            flush(part)
+            sha256 = finished()
         rows = int(LanceFileReader(file).metadata().num_rows)
-        shard = Shard(name, rows, summed.result(), part.stat().st_size, self.name)
+        shard = Shard(name, rows, sha256, part.stat().st_size, self.name)
         if isinstance(self.path, BucketPath):
             return self._put(part, shard)
         with self._locked():
@@ -302,8 +305,11 @@ class TableFolder:
         """Remove what killed writers left, once no writer can still be at it."""
         for pattern in (".*.part", ".tmp*"):
             for path in (near(self.path) / "data").glob(pattern):
-                if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                    path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):  # its writer is done with it
+                    # Of what is in a folder: its own time does not tell that a file in it grows.
+                    times = [each.stat().st_mtime for each in (path, *path.rglob("*"))]
+                    if time.time() - max(times) > STALE_SECONDS:
+                        remove(path)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -314,13 +314,14 @@ def test_a_commit_that_died_before_its_record_is_found_again(tmp_path):
 def test_stale_leftovers_are_swept_and_fresh_ones_spared(tmp_path):
     fill(tmp_path)
     data = folder(tmp_path).path / "data"
-    old, new = data / ".shard9.abc.part", data / ".shard8.abc.part"
-    for path in (old, new):
-        path.write_bytes(b"half")
-    os.utime(old, (time.time() - 90_000,) * 2)
+    old, grows, fresh = (data / f".shard{n}.abc.part" for n in (9, 8, 7))
+    for path in (old, grows, fresh):
+        path.mkdir()
+        (path / ".tmpAbC").write_bytes(b"half")
+    for path in (old / ".tmpAbC", old, grows):
+        os.utime(path, (time.time() - 90_000,) * 2)
     fill(tmp_path)
-    assert not old.exists()
-    assert new.exists()
+    assert [path.exists() for path in (old, grows, fresh)] == [False, True, True]
 
 
 def test_many_processes_at_once_make_one_version(tmp_path):
