@@ -3,7 +3,7 @@
 In:    a number of bytes.
 Out:   an array of bytes to be filled. Its memory goes back when the last array, buffer or tensor
        that shares it is gone, however far it was handed on.
-Rerun: holds as many blocks as were out at the same time, and no more.
+Rerun: holds as many blocks as were out at the same time, and no more, until it is cleared.
 
 The first touch of fresh memory costs more than reading a row: the system clears it page by page.
 """
@@ -35,6 +35,11 @@ class Blocks:
         lent = np.frombuffer(block.data, np.uint8, size)
         weakref.finalize(lent, self._free.append, block).atexit = False
         return lent
+
+    def clear(self) -> None:
+        """Give back what nobody holds."""
+        with self._lock:
+            self._free.clear()
 
     def _block(self, size: int) -> NDArray[np.uint8]:
         with self._lock:

@@ -66,6 +66,7 @@ __all__ = [
 ]  # fmt: skip
 FORMAT = "2.2"
 STALE_SECONDS = 24 * 3600
+MEMORY = Blocks()  # of chunks that are being written
 COMMITS = 20  # times that other machines may be faster before something else is wrong
 SHARD_FIELDS = {field.name for field in fields(Shard)}
 SNAPSHOT_FIELDS = {field.name for field in fields(Snapshot)}
@@ -88,7 +89,6 @@ class TableFolder:
         self.name = f"{table.name}-{self.fingerprint}"
         self.path = table_path(self.root, self.name)
         self.place = self.path.relative_to(self.root).as_posix()
-        self._memory = Blocks()
 
     # --- shards ---------------------------------------------------------------------------------
 
@@ -116,8 +116,9 @@ class TableFolder:
         schema, file = reproducible(self.table.schema), str(part.absolute())
         with writing(near(self.path)), summed_beside(part.parent) as finished:
             with LanceFileWriter(file, schema=schema, version=FORMAT) as writer:
-                for chunk in chunked(batches, schema, self.name, self._memory):
+                for chunk in chunked(batches, schema, self.name, MEMORY):
                     writer.write_batch(chunk)
+                    del chunk  # its memory is the next one's
             flush(part)
             sha256 = finished()
         rows = int(LanceFileReader(file).metadata().num_rows)
@@ -326,7 +327,9 @@ class TableFolder:
 
 
 def give_back_memory() -> None:
-    """What columns took that were read for a moment goes back to the machine, not to a pool."""
+    """What columns took that were read for a moment, and chunks that were written, goes back to the
+    machine, not to a pool."""
+    MEMORY.clear()
     pa.default_memory_pool().release_unused()
 
 

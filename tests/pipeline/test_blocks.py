@@ -32,6 +32,16 @@ def test_no_more_is_held_than_was_out_at_once(sizes: list[int]) -> None:
     assert len(memory._free) + len(out) <= 4
 
 
+def test_what_nobody_holds_can_be_given_back() -> None:
+    memory = Blocks()
+    held, _ = memory.empty(100), memory.empty(100)
+    del _
+    memory.clear()
+    assert memory._free == []
+    del held
+    assert len(memory._free) == 1
+
+
 def test_what_threads_hold_is_their_own() -> None:
     memory, wrong = Blocks(), []
 

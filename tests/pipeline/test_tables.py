@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.tables import (
+    MEMORY,
     NO_COMPRESSION,
     Manifest,
     Snapshot,
@@ -31,6 +32,7 @@ from pipeline.tables import (
     batches,
     data_file,
     digest,
+    give_back_memory,
     read,
     take,
 )
@@ -202,6 +204,16 @@ def test_a_written_shard_can_be_read_before_it_is_committed(tmp_path):
     written = place.read_shard(place.write_shard("one", [rows(0, 300)]))
     assert written.equals(pa.Table.from_batches([rows(0, 300)]).cast(SCHEMA))
     assert len(place.read_shard(place.write_shard("none", []))) == 0
+
+
+def test_shards_share_memory_until_it_is_given_back(tmp_path):
+    give_back_memory()
+    folder(tmp_path).write_shard("one", [rows(0, 700)])
+    block = MEMORY._free[0]
+    folder(tmp_path).write_shard("other", [rows(700, 600)])
+    assert any(each is block for each in MEMORY._free)
+    give_back_memory()
+    assert not MEMORY._free
 
 
 def test_wrong_columns_and_nulls_are_refused_and_leave_no_file(tmp_path):
