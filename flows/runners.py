@@ -32,6 +32,7 @@ from flows.shards import Ended, ShardStage, Tally, Values, task_values
 from pipeline import cluster
 from pipeline.config import RunConfig
 from pipeline.credentials import mask_logs
+from pipeline.posts import Post, posted
 from pipeline.tables import Manifest, Work
 
 # A node unpickles the flow's types by the module that made them first: `State[dict[str, Any]]` is
@@ -48,9 +49,10 @@ def on_nodes(
 ) -> Iterator[Ended]:
     """Each shard's task when it has ended; ValueError before any work where a node cannot do it."""
     name, share = stage.STAGE, cluster.share_of(config, stage.STAGE)
+    place, patience = f"engine.ray.stages.{name}", config.engine.ray.wait_seconds
     api = PREFECT_API_URL.value() or ""
-    with _connected(config) as runner, cluster.posted(config, upstream, name, api) as post:
-        nodes = cluster.fitting(f"engine.ray.stages.{name}", share)
+    with _connected(config) as runner, posted(config, upstream, name, api) as post:
+        nodes = cluster.fitting(place, share)
         cluster.check_nodes(nodes, post)
         names = ", ".join(map(cluster.name_of, nodes))
         get_run_logger().info("%s shards for %s nodes: %s", len(todo), len(nodes), names)
@@ -59,7 +61,7 @@ def on_nodes(
             flying = {work.name: _submit(runner, one, stage, post, work) for work in todo}
         works = {flying[work.name].wrapped_future: work for work in todo}
         while works:
-            work = works.pop(cluster.first_done(list(works)))
+            work = works.pop(cluster.first_done(list(works), place, share, patience))
             future = flying.pop(work.name)
             future.wait()
             yield work, _told(future.state, work, tally)
@@ -88,14 +90,14 @@ def _submit(
     runner: RayTaskRunner[Any],
     one: Task[..., Told],
     stage: ShardStage,
-    post: cluster.Post,
+    post: Post,
     work: Work,
 ) -> Any:
     values = {"post": post, "stage": stage.__name__, "work": work}  # type: ignore[attr-defined]
     return runner.submit(one.with_options(name=f"make {work.name}"), values)
 
 
-def make_on_node(post: cluster.Post, stage: str, work: Work) -> Told:
+def make_on_node(post: Post, stage: str, work: Work) -> Told:
     """One shard's worth of work, in a process of a node; what it left and what it took."""
     logging.getLogger("pipeline").setLevel(logging.INFO)
     mask_logs()

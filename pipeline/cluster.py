@@ -8,76 +8,30 @@ The only door to Ray. What runs on a node is a function of an importable module 
 never a closure: nodes have the same code, the same folder to start from and the same root.
 """
 
-import hashlib
-import json
 import os
 import platform
 import signal
-import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import httpx
 import psutil
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import preflight
+from pipeline.addresses import unreachable
 from pipeline.config import NodeShare, RunConfig
-from pipeline.description import write_whole
-from pipeline.disk import writing
-from pipeline.maker import maker
-from pipeline.roots import root_of
+from pipeline.posts import Post, complaints_of, read
 from pipeline.tables import Manifest
 
 CHECK_SECONDS = 120.0  # a node's first process imports what the flow imports
-ANSWER_SECONDS = 5.0
+LOOK_SECONDS = 5.0  # between two looks at who is there
 NODE = "LIGHTGEN_NODE"  # the environment of a process that works for a run on a node
-
-
-@dataclass(frozen=True)
-class Post:
-    """What a node must have in common with the flow before it may work for it."""
-
-    folder: str  # where relative paths of the run start
-    root: str
-    stage: str
-    order: str  # a file of the root, by which a node knows it
-    sha256: str
-    maker: tuple[tuple[str, str], ...]  # code and packages: others may make other bytes
-    api: str = ""  # the Prefect server; "" where nodes need none
-
-    @property
-    def path(self) -> Path:
-        return root_of(self.root) / self.order
-
-
-@contextmanager
-def posted(
-    config: RunConfig, upstream: Mapping[str, Manifest], stage: str, api: str = ""
-) -> Iterator[Post]:
-    """The order of a stage, in the root while the body runs: who can read it sees the root."""
-    values = {
-        "config": config.model_dump(mode="json"),
-        "upstream": {name: manifest.to_json() for name, manifest in upstream.items()},
-    }
-    text = json.dumps(values).encode()
-    order = f"launches/{stage}-{uuid4().hex}.json"
-    post = Post(os.getcwd(), config.root, stage, order, _sum(text), _maker(), api)
-    with writing(post.path):
-        post.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(post.path, text)
-    try:
-        yield post
-    finally:
-        post.path.unlink(missing_ok=True)
 
 
 # --- on a node ----------------------------------------------------------------------------------
@@ -92,13 +46,7 @@ def take_post(post: Post) -> tuple[RunConfig, dict[str, Manifest]]:
     os.environ[NODE] = platform.node()
     if complaints := "; ".join(complaints_of(post)):
         raise ValueError(f"engine.ray: node {here()} {complaints}")
-    return _read(post)
-
-
-def _read(post: Post) -> tuple[RunConfig, dict[str, Manifest]]:
-    values = json.loads(post.path.read_bytes())
-    upstream = {name: Manifest.from_json(value) for name, value in values["upstream"].items()}
-    return RunConfig.model_validate(values["config"]), upstream
+    return read(post)
 
 
 def here() -> str:
@@ -113,48 +61,6 @@ def speak_on_own_address() -> None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
-def complaints_of(post: Post) -> list[str]:
-    """What this node lacks, to be read after its name."""
-    if not Path(post.folder).is_dir():
-        return [f"has no folder {post.folder}, from which the flow works"]
-    os.chdir(post.folder)
-    found = []
-    if not post.path.is_file():
-        found.append(
-            f"does not see the run's root {post.root}: mount the same folder there, or give the "
-            "run a root that all nodes reach"
-        )
-    elif _sum(post.path.read_bytes()) != post.sha256:
-        found.append(f"sees another {post.path} than the flow wrote: its root is another folder")
-    if others := sorted(set(_maker()) - set(post.maker)):
-        wanted = dict(post.maker)
-        told = [f"{name} {own} (the flow: {wanted.get(name, 'none')})" for name, own in others]
-        found.append(f"has other code or packages: {', '.join(told)}; use one image")
-    if post.api and (why := _unreachable(post.api)):
-        found.append(
-            f"does not reach the Prefect server at {post.api} ({why}): bind it to an address that "
-            "nodes reach, and set PREFECT_API_URL to it for the flow"
-        )
-    return found or preflight.missing(_read(post)[0], [post.stage])
-
-
-def _maker() -> tuple[tuple[str, str], ...]:
-    """An image without git knows no commit; the code is told by its content."""
-    return tuple((name, fact) for name, fact in sorted(maker().items()) if name != "commit")
-
-
-def _unreachable(api: str) -> str:
-    try:
-        httpx.get(f"{api}/health", timeout=ANSWER_SECONDS)
-    except httpx.HTTPError as error:
-        return str(error) or type(error).__name__
-    return ""
-
-
-def _sum(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()
-
-
 # --- in the flow --------------------------------------------------------------------------------
 
 
@@ -162,13 +68,14 @@ def _sum(text: bytes) -> str:
 def reached(address: str, enter: Callable[[], Any], leave: Callable[[], Any]) -> Iterator[None]:
     """Connected while the body runs; what nodes still do for this process ends with it."""
     handler = signal.getsignal(signal.SIGTERM)
+    if said := unreachable(address):
+        raise ValueError(said)
     try:
-        _knock(address)
         enter()
     except (OSError, RuntimeError, RayError) as error:
         raise ValueError(
-            f"engine.ray.address: no Ray cluster answers at {address!r} ({_first_line(error)}). "
-            "Start one with: ray start --head (infra/README.md), or take another address"
+            f"engine.ray.address: the Ray cluster at {address!r} does not take this process in "
+            f"({_one_line(error)})"
         ) from error
     ours = handler not in (None, signal.SIG_DFL)
     if ours and threading.current_thread() is threading.main_thread():
@@ -181,15 +88,8 @@ def reached(address: str, enter: Callable[[], Any], leave: Callable[[], Any]) ->
         leave()
 
 
-def _knock(address: str) -> None:
-    """OSError where nobody listens: Ray would try for minutes."""
-    host, found, port = address.rpartition("://")[2].rpartition(":")
-    if found:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:400]
 
 
 def init_arguments(address: str) -> dict[str, Any]:
@@ -227,16 +127,25 @@ def task_options(share: NodeShare, retries: int) -> dict[str, Any]:
 
 def fitting(place: str, share: NodeShare) -> list[dict[str, Any]]:
     """The living nodes that can hold a share; ValueError where none can: Ray would wait for one."""
-    nodes, wanted = [node for node in ray.nodes() if node["Alive"]], amounts(share)
-    fit = [
+    fit = fits(share)
+    if not fit:
+        has = "; ".join(f"{name_of(node)} {_has(node)}" for node in _living())
+        raise ValueError(f"{place}: {amounts(share)} fits no node of the cluster, which has {has}")
+    return fit
+
+
+def _living() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def fits(share: NodeShare) -> list[dict[str, Any]]:
+    """The living nodes that can hold a share."""
+    wanted = amounts(share)
+    return [
         node
-        for node in nodes
+        for node in _living()
         if all(node["Resources"].get(name, 0) >= amount for name, amount in wanted.items())
     ]
-    if not fit:
-        has = "; ".join(f"{name_of(node)} {_has(node)}" for node in nodes)
-        raise ValueError(f"{place}: {wanted} fits no node of the cluster, which has {has}")
-    return fit
 
 
 def room(node: Mapping[str, Any], share: NodeShare) -> int:
@@ -278,6 +187,27 @@ def _told(ref: Any) -> list[str]:
         return [f"cannot work: {words[-1]}"]
 
 
-def first_done(refs: Sequence[Any]) -> Any:
-    """The next of these that has an answer, or an error."""
-    return ray.wait(list(refs), num_returns=1)[0][0]
+def first_done(refs: Sequence[Any], place: str, share: NodeShare, wait_seconds: float) -> Any:
+    """The next of these that has an answer, or an error.
+
+    ValueError when for `wait_seconds` no node was there that could give one.
+    """
+    since = time.monotonic()
+    while True:
+        done, _ = ray.wait(list(refs), num_returns=1, timeout=LOOK_SECONDS)
+        if done:
+            return done[0]
+        if fits(share):
+            since = time.monotonic()
+        elif time.monotonic() - since > wait_seconds:
+            try:
+                fitting(place, share)
+            except ValueError as error:
+                raise ValueError(f"{error}{waited(wait_seconds)}") from None
+
+
+def waited(seconds: float) -> str:
+    return (
+        f", and no other one came within {seconds:g} s (engine.ray.wait_seconds): bring nodes "
+        "back, and run the same command again; what is whole is kept"
+    )

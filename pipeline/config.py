@@ -783,6 +783,11 @@ class RayConfig(Frozen):
     # Of a stage that is not named here a shard takes one CPU, and one GPU where it works on one.
     stages: dict[RayStage, NodeShare] = {}
     retries: int = Field(3, ge=0)  # of a shard or a training whose node or process died
+    # For a node that fits, while none does: after one died, or where others took all there is.
+    wait_seconds: float = Field(600, gt=0)
+    # Then a training goes on with fewer processes, at least so many, each with more parts of a
+    # batch; None: with all or not at all. It is the same training, to rounding.
+    min_processes: int | None = Field(None, ge=1)
 
     def __hash__(self) -> int:  # a mapping among the values has none
         return hash(self.model_dump_json())

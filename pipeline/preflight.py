@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline import captions, evaluators, judges, plugins, teachers
+from pipeline.addresses import unreachable
 from pipeline.config import (
     CaptionsConfig,
     EncoderEmbedding,
@@ -62,7 +63,7 @@ def check(config: RunConfig, stages: Sequence[str]) -> None:
     """Stop here, before any work, when this machine cannot do these stages; tell cautions first."""
     for caution in cautions(config, stages):
         logger.warning("caution: %s", caution)
-    lacking = missing(config, stages)
+    lacking = missing(config, stages) + _unreachable_cluster(config, stages)
     if lacking:
         lines = "\n".join(f"  {number}. {line}" for number, line in enumerate(lacking, 1))
         raise ValueError(f"run {config.name!r} cannot start on this machine:\n{lines}")
@@ -146,6 +147,14 @@ def _missing_engine(config: RunConfig, stages: Sequence[str]) -> list[str]:
         f"engine: {', '.join(asked)} on a Ray cluster need the extra 'ray' ({', '.join(lacking)} "
         'cannot be imported): pip install -e ".[ray]"'
     ]
+
+
+def _unreachable_cluster(config: RunConfig, stages: Sequence[str]) -> list[str]:
+    """Asked where the flow runs; a node is there already."""
+    if not any(on_cluster(config, stage) for stage in stages):
+        return []
+    said = unreachable(config.engine.ray.address)
+    return [said] if said else []
 
 
 def _missing_scorer(config: RunConfig, stages: Sequence[str]) -> list[str]:

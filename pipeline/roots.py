@@ -26,6 +26,7 @@ from uuid import uuid4
 
 from pipeline.buckets import EXTRA, SCHEME, SHA256, BucketPath, check_root, refusal, settings
 from pipeline.disk import unwritable, writing
+from pipeline.seals import sum_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -156,6 +157,20 @@ def bring(folder: Path) -> None:
         for path in there:
             if finished or behind or not near(path).exists():
                 _fetch(path)
+
+
+def follow(folder: Path) -> None:
+    """The states of the bucket, these alone: for a process beside the one that sends them."""
+    place = far(folder)
+    if place is None:
+        return
+    with _alone(folder):
+        there = [path for path in place.rglob(STATE) if path.is_file()]
+        for path in set(folder.rglob(STATE)) - {near(path) for path in there}:
+            path.unlink()
+        for path in there:
+            _fetch(BucketPath(sum_of(path)))
+            _fetch(path)
 
 
 def send(folder: Path) -> None:

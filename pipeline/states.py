@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 from lightgen_model.checkpoint import publish
 from pipeline.disk import writing
 from pipeline.parallel import Weights, gathered, local, shared_out
-from pipeline.roots import drop, send, training_of
+from pipeline.roots import drop, far, follow, send, training_of
 from pipeline.seals import damage_of, sum_of, write_sum
 
 logger = logging.getLogger(__name__)
@@ -113,6 +113,21 @@ def drop_unfinished(folder: Path) -> None:
     """Delete what a kill left of states on their way, each as large as a state."""
     for part in folder.glob(".state-*.part"):
         part.unlink()
+
+
+def hand_out(folder: Path, accelerator: Accelerator) -> None:
+    """The main process's states for all: beside a bucket every machine has a folder of its own.
+
+    A machine that died may have kept there a state that never reached the bucket.
+    """
+    training = training_of(folder)
+    if accelerator.num_processes == 1 or far(training) is None:
+        return
+    if accelerator.is_main_process:
+        send(training)
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        follow(training)
 
 
 def drop_old(folder: Path, keep_last: int, keep_every: int) -> None:

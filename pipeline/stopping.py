@@ -1,6 +1,7 @@
 """Told to end: a training finishes its step, saves its state and leaves, all processes alike.
 
-In:    SIGTERM, from a cancelled flow, a scheduler that takes its machine back, a container's stop.
+In:    SIGTERM, from a cancelled flow, a scheduler that takes its machine back, a container's stop;
+       or a file that appears, where no signal reaches a process (`listening`).
 Out:   status 143, the state of the last step on the disk.
 Rerun: goes on at that step. Where step and state take longer than `SECONDS_TO_LEAVE` the kernel
        ends it, and the state that was saved before stands.
@@ -23,6 +24,8 @@ from pipeline.disk import writing
 SECONDS_TO_LEAVE = 12  # below what `flows.launch` waits, which is below what a worker waits
 SECONDS_TO_WAIT = 60.0  # for one that was told to end and still holds the folder
 LEFT = 128 + signal.SIGTERM
+LISTEN_SECONDS = 1.0
+_WORD = threading.Event()  # said to this process otherwise than by a signal
 
 
 class Ending:
@@ -42,9 +45,10 @@ class Ending:
 
     def asked(self) -> bool:
         """True for all processes at the same step, once one of them was told."""
+        told = self.told or _WORD.is_set()
         if self.group is None:
-            return self.told
-        flag = torch.tensor(int(self.told))
+            return told
+        flag = torch.tensor(int(told))
         dist.all_reduce(flag, dist.ReduceOp.MAX, self.group)
         return bool(flag)
 
@@ -61,6 +65,28 @@ def hearing() -> Iterator[Ending]:
         yield ending
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def listening(word: Path) -> Iterator[None]:
+    """While the body runs, a training of this process ends once the file `word` is there."""
+    done = threading.Event()
+    _WORD.clear()
+
+    def listen() -> None:
+        while not done.wait(LISTEN_SECONDS):
+            if word.is_file():
+                _WORD.set()
+                return
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        done.set()
+        listener.join()
+        _WORD.clear()
 
 
 @contextmanager

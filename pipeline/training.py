@@ -36,6 +36,7 @@ from pipeline.states import (
     check_position,
     drop_old,
     drop_unfinished,
+    hand_out,
     saved,
 )
 from pipeline.stopping import LEFT, Ending, hearing
@@ -115,6 +116,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         drop_unfinished(folder)
+    hand_out(folder, accelerator)
     called = distribute(model, loop.strategy, accelerator)
     state = _new_state(model, optimizer, average, accelerator.device)
     first = _resume(state, folder, schedule.position, accelerator.device)

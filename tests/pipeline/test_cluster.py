@@ -1,19 +1,20 @@
-"""What a node must have in common with the flow, and what a shard takes of it."""
+"""How a cluster is reached, what a shard takes of its nodes, and how long one is waited for."""
 
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
 from pipeline import cluster
-from pipeline.config import RunConfig, load_run
+from pipeline.config import NodeShare, RunConfig, load_run
+from pipeline.posts import posted
 from pipeline.tables import Manifest, Shard, Snapshot
 
 ROOT = Path(__file__).parent.parent.parent
-CLOSED = "http://127.0.0.1:9/api"  # nobody listens there
 
 
 @pytest.fixture
@@ -31,43 +32,17 @@ def above() -> dict[str, Manifest]:
 
 
 def test_a_node_reads_the_values_that_the_flow_posted(config: RunConfig) -> None:
-    with cluster.posted(config, above(), "images") as post:
+    with posted(config, above(), "images") as post:
         assert cluster.take_post(post) == (config, above())
         assert os.environ[cluster.NODE]
     assert not post.path.exists()
 
 
 def test_a_node_without_the_root_says_so_before_it_works(config: RunConfig, tmp_path: Path) -> None:
-    with cluster.posted(config, above(), "images") as post:
+    with posted(config, above(), "images") as post:
         other = replace(post, root=str(tmp_path / "not-mounted"))
         with pytest.raises(ValueError, match=r"node .* does not see the run's root .*not-mounted"):
             cluster.take_post(other)
-
-
-def test_another_folder_under_the_roots_name_is_found(config: RunConfig) -> None:
-    with cluster.posted(config, above(), "images") as post:
-        post.path.write_text("{}")
-        assert ["another folder" in said for said in cluster.complaints_of(post)] == [True]
-
-
-def test_every_difference_is_told_at_once(config: RunConfig) -> None:
-    with cluster.posted(config, above(), "images", CLOSED) as post:
-        elsewhere = {**dict(post.maker), "torch": "1.0"}
-        code, api = cluster.complaints_of(replace(post, maker=tuple(elsewhere.items())))
-        assert "(the flow: 1.0); use one image" in code
-        assert CLOSED in api
-        [folder] = cluster.complaints_of(replace(post, folder="/no/such/folder"))
-        assert "has no folder /no/such/folder" in folder
-
-
-def test_weights_that_a_node_lacks_are_named(config: RunConfig) -> None:
-    features = config.features
-    assert features
-    gone = features.model_copy(update={"text_encoder": "infra/models/none"})
-    other = config.model_copy(update={"features": gone})
-    with cluster.posted(other, above(), "features") as post:
-        [said] = cluster.complaints_of(post)
-    assert said == "features.text_encoder: the folder infra/models/none is not there"
 
 
 def test_a_share_has_a_gpu_where_the_stage_works_on_one() -> None:
@@ -81,12 +56,49 @@ def test_a_share_has_a_gpu_where_the_stage_works_on_one() -> None:
     assert cluster.amounts(share) == {"CPU": 1, "GPU": 0.5, "a100": 1}
 
 
-def test_an_address_where_nobody_listens_is_said_at_once() -> None:
-    def never() -> None:
-        raise AssertionError
+def never() -> None:
+    raise AssertionError
 
+
+def test_an_address_where_nobody_listens_is_said_at_once() -> None:
     with (
-        pytest.raises(ValueError, match=r"no Ray cluster answers at '127\.0\.0\.1:9'.*ray start"),
+        pytest.raises(ValueError, match=r"'127\.0\.0\.1:9': nobody answers there .*ray start"),
         cluster.reached("127.0.0.1:9", never, never),
     ):
         pass
+
+
+def test_what_ray_says_of_a_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def enter() -> None:
+        raise RuntimeError("Version mismatch:\n  the cluster: 1\n  this process: 2")
+
+    monkeypatch.setattr(cluster, "unreachable", lambda address: "")
+    with (
+        pytest.raises(ValueError, match=r"not take .* in \(Version mismatch: the cluster: 1 this"),
+        cluster.reached("ray://head:10001", enter, never),
+    ):
+        pass
+
+
+class Nodes:
+    """A cluster of so many nodes, in place of Ray; nothing on it is ever done."""
+
+    def __init__(self, *cpus: int) -> None:
+        self.cpus, self.looks = cpus, 0
+
+    def nodes(self) -> list[dict[str, Any]]:
+        who = {"Alive": True, "NodeManagerHostname": "h", "NodeManagerAddress": "1.2.3.4"}
+        return [who | {"Resources": {"CPU": count}} for count in self.cpus]
+
+    def wait(self, refs: list[str], **_: Any) -> tuple[list[str], list[str]]:
+        self.looks += 1
+        return (refs[:1] if self.looks > 3 else [], refs)
+
+
+def test_shards_that_no_node_can_hold_are_given_up_after_a_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "ray", Nodes(1))
+    with pytest.raises(ValueError, match=r"images: .*GPU.* fits no node .*within 0 s .*again"):
+        cluster.first_done(["shard"], "engine.ray.stages.images", NodeShare(num_gpus=1), 0)
+    assert cluster.first_done(["shard"], "place", NodeShare(num_gpus=0), 0) == "shard"

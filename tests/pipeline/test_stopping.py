@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline import stopping
 from pipeline.states import saved
 from pipeline.stopping import LEFT, Ending, alone
 from pipeline.training import Part
@@ -53,6 +54,26 @@ def test_what_was_told_to_end_ends_bit_for_bit_where_an_undisturbed_one_does(
     logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "told")]
     cut = [[row.split('"samples_per_second"')[0] for row in log.splitlines()] for log in logs]
     assert cut[0] == cut[1]
+
+
+def test_told_by_a_file_it_leaves_as_by_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "LISTEN_SECONDS", 0.001)
+    word = tmp_path / "word"
+
+    def loss(model: nn.Module, step: int, part: Part) -> tuple[Tensor, Mapping[str, Tensor]]:
+        if step == 9:
+            word.touch()
+            assert stopping._WORD.wait(20)
+        return step_loss()(model, step, part)
+
+    with pytest.raises(SystemExit) as left, stopping.listening(word):
+        train(tmp_path, loss)
+    assert left.value.code == LEFT
+    assert saved(tmp_path)[-1].name == "state-000000010.pt"
+    train(tmp_path)  # who was not told goes to its end
+    assert saved(tmp_path)[-1].name == "state-000000020.pt"
 
 
 def test_after_the_training_sigterm_is_what_it_was(tmp_path: Path) -> None:
