@@ -34,7 +34,7 @@ from tests.pipeline.conftest import DATA_STAGES, VALUES, make_stage
 from tests.pipeline.object_store import ObjectStore
 
 REPOSITORY = Path(__file__).parent.parent.parent
-STEPS, EVERY = 400, 20
+STEPS, EVERY = 200, 10
 WEIGHTS = "model.safetensors"
 
 

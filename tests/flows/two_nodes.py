@@ -16,6 +16,7 @@ ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
+    "RAY_worker_niceness": "0",  # beside other work on these cores a nicer process stands still
     # A node that is gone is called dead after seconds, not after half a minute.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",

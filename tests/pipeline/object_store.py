@@ -1,10 +1,13 @@
 """An S3-compatible store for tests: moto's server on loopback, with what a test may do to it.
 
+`python -m tests.pipeline.object_store 127.0.0.1 9000` serves until it is ended.
+
 It behaves as S3 does where moto alone would not: a request whose sender died before its last byte
 leaves nothing.
 """
 
 import io
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,7 +21,7 @@ class ObjectStore:
     """`asked` holds what came, as `PUT key`; `conditional` off makes it ignore
     If-None-Match, `forbidden` makes it refuse whoever asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         pytest.importorskip("obstore", reason="the extra 's3' is not installed")
         server = pytest.importorskip("moto.server", reason="moto is not installed")
         serving = pytest.importorskip("werkzeug.serving", reason="werkzeug is not installed")
@@ -29,9 +32,9 @@ class ObjectStore:
         self._one = threading.Lock()  # moto looks and writes in two steps
         quiet = type("Quiet", (serving.WSGIRequestHandler,), {"log": lambda *_: None})
         self._server = serving.make_server(
-            "127.0.0.1", 0, self._serve, threaded=True, request_handler=quiet
+            host, port, self._serve, threaded=True, request_handler=quiet
         )
-        self.url = f"http://127.0.0.1:{self._server.port}"
+        self.url = f"http://{host}:{self._server.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def _serve(self, environ: Environ, start: Any) -> Iterable[bytes]:
@@ -66,3 +69,8 @@ class ObjectStore:
 
     def close(self) -> None:
         self._server.shutdown()
+
+
+if __name__ == "__main__":
+    ObjectStore(sys.argv[1], int(sys.argv[2]))
+    threading.Event().wait()

@@ -1,10 +1,16 @@
 """States: how many stay, and which ones are refused."""
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from accelerate import Accelerator
 
-from pipeline.states import check_position, saved
+from pipeline.roots import near, root_of
+from pipeline.seals import sum_of
+from pipeline.states import check_position, hand_out, name_of, saved
 from tests.pipeline.test_training import train
 
 
@@ -63,3 +69,26 @@ def test_a_state_from_before_contents_is_known_by_its_version() -> None:
     check_position(Path("state"), then, {**then, "content": "c0"})
     with pytest.raises(ValueError, match=r"version 3 against 4; .* number of a version stood for"):
         check_position(Path("state"), then, {**then, "version": 4, "content": "c0"})
+
+
+def test_every_machine_beside_a_bucket_goes_on_from_the_same_state(
+    bucket: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    phase = root_of(bucket("run")) / "checkpoints/student-a/phase-0-64"
+
+    def machine(name: str, main: bool, *steps: int) -> list[str]:
+        """Its states after all have agreed; those of `steps` it had before."""
+        monkeypatch.setenv("LIGHTGEN_CACHE", str(tmp_path / name))
+        folder = near(phase)
+        folder.mkdir(parents=True)
+        for step in steps:
+            path = folder / name_of(step)
+            path.write_bytes(name.encode())
+            sum_of(path).write_text("{}")
+        told = {"num_processes": 2, "is_main_process": main, "wait_for_everyone": lambda: None}
+        hand_out(folder, cast(Accelerator, SimpleNamespace(**told)))
+        return [f"{path.name} of {path.read_text()}" for path in saved(folder)]
+
+    # The second was the first before it died, and its step 12 never reached the bucket.
+    assert machine("first", True, 4, 8) == [f"{name_of(step)} of first" for step in (4, 8)]
+    assert machine("second", False, 8, 12) == [f"{name_of(step)} of first" for step in (4, 8)]
