@@ -24,7 +24,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import preflight
-from pipeline.addresses import unreachable
+from pipeline.addresses import CLIENT, unreachable
 from pipeline.config import NodeShare, RunConfig
 from pipeline.posts import Post, complaints_of, read
 from pipeline.tables import Manifest
@@ -75,7 +75,8 @@ def reached(address: str, enter: Callable[[], Any], leave: Callable[[], Any]) ->
     except (OSError, RuntimeError, RayError) as error:
         raise ValueError(
             f"engine.ray.address: the Ray cluster at {address!r} does not take this process in "
-            f"({_one_line(error)})"
+            f"({_one_line(error)}). Both need one Ray, one Python and one RAY_AUTH_TOKEN; ports "
+            "are 6379 for a node and 10001 for ray://, unless ray start was told otherwise"
         ) from error
     ours = handler not in (None, signal.SIG_DFL)
     if ours and threading.current_thread() is threading.main_thread():
@@ -94,7 +95,7 @@ def _one_line(error: BaseException) -> str:
 
 def init_arguments(address: str) -> dict[str, Any]:
     """For `ray.init`; without an address it would quietly start a cluster of its own."""
-    return {"address": address, "log_to_driver": True}
+    return {"address": address} | ({} if address.startswith(CLIENT) else {"log_to_driver": True})
 
 
 def share_of(config: RunConfig, stage: str) -> NodeShare:

@@ -11,11 +11,11 @@ import argparse
 import json
 import os
 import shutil
+import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,22 +79,23 @@ class Trial:
     def kept(self) -> Path:
         return student.folder(self.config, self.upstream).kept
 
-    def train(self, **environment: str) -> tuple[int, str]:
-        """Status and all that was said."""
+    def train(self) -> tuple[float, int, str]:
+        """Seconds, status and all that was said."""
+        began = time.monotonic()
         files = self.config_file, self.folder / "upstream.json"
-        done = subprocess.run(
+        self.child = subprocess.Popen(
             student.command(*files),
             cwd=REPOSITORY,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1", **environment},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
         )
+        said, _ = self.child.communicate()
         with (self.folder / "said.log").open("a") as log:
-            log.write(done.stdout)
-        return done.returncode, done.stdout
+            log.write(said)
+        return time.monotonic() - began, self.child.returncode, said
 
     def newest(self) -> int:
         """The last saved step."""
@@ -111,7 +112,9 @@ class Machines:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        head = two_nodes.SMALL | {"num_cpus": 0}
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        head = two_nodes.SMALL | {"num_cpus": 0, "ray_client_server_port": self.port}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes: list[Any] = []
 
@@ -135,31 +138,22 @@ class Machines:
         self.nodes.remove(node)
         self.cluster.remove_node(node)
 
-    def kill(self, node: Any) -> None:
-        """Everything at once, as a power cut does."""
+    def kill_one(self) -> None:
+        """Everything on a node that is at work, at once, as a power cut does."""
+        node = two_nodes.at_work(self.nodes)
         self.nodes.remove(node)
         two_nodes.kill(two_nodes.processes(node))
 
 
-@contextmanager
-def struck(trial: Trial, act: Callable[[], None], after: int = EVERY) -> Iterator[list[int]]:
-    """While the body runs: `act` once as soon as a state after step `after` is saved."""
-    steps: list[int] = []
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.02):
-            newest = trial.newest()
-            if newest >= after:
-                act()
-                steps.append(newest)
-                return
-
-    striker = threading.Thread(target=watch)
-    striker.start()
-    yield steps
-    ended.set()
-    striker.join()
+def struck(trial: Trial, act: Callable[[], None]) -> tuple[int, float, int, str]:
+    """Train, and `act` once as soon as a state is saved; its step, and what `train` returns."""
+    with ThreadPoolExecutor(1) as thread:  # nodes can be added by the main thread only
+        training = thread.submit(trial.train)
+        while not (step := trial.newest()):
+            assert not training.done(), training.result()[2][-3000:]
+            time.sleep(0.02)
+        act()
+        return step, *training.result()
 
 
 # --- the ways -----------------------------------------------------------------------------------
@@ -170,7 +164,7 @@ Row = tuple[str, ...]
 def ways(folder: Path, chosen: str) -> Iterator[Row]:
     """The rows of the table."""
     alone = Trial(folder / "alone", str(folder / "alone/root"), {}, "torchrun").prepare()
-    seconds, (status, said) = timed(alone.train)
+    seconds, status, said = alone.train()
     assert status == 0, said[-3000:]
     yield "one machine, torchrun", f"{seconds:.0f}", "1", "", "1 file"
     expected = alone.weights()
@@ -182,12 +176,6 @@ def ways(folder: Path, chosen: str) -> Iterator[Row]:
                 yield name, *way(place, machines, expected)
     finally:
         machines.cluster.shutdown()
-
-
-def timed(act: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.monotonic()
-    done = act()
-    return time.monotonic() - began, done
 
 
 def told(trial: Trial, expected: Path, seconds: float, said: str, note: str) -> Row:
@@ -210,7 +198,7 @@ def engine(machines: Machines, **values: Any) -> dict[str, Any]:
 def undisturbed(folder: Path, machines: Machines, expected: Path) -> Row:
     machines.only(2)
     trial = Trial(folder, str(folder / "root"), engine(machines)).prepare()
-    seconds, (status, said) = timed(trial.train)
+    seconds, status, said = trial.train()
     assert status == 0, said[-3000:]
     return told(trial, expected, seconds, said, "")
 
@@ -218,23 +206,11 @@ def undisturbed(folder: Path, machines: Machines, expected: Path) -> Row:
 def another_is_there(folder: Path, machines: Machines, expected: Path) -> Row:
     machines.only(3)
     trial = Trial(folder, str(folder / "root"), engine(machines)).prepare()
-    with struck(trial, lambda: machines.kill(at_work(machines))) as steps:
-        seconds, (status, said) = timed(trial.train)
+    step, seconds, status, said = struck(
+        trial, lambda: machines.kill(two_nodes.at_work(machines.nodes))
+    )
     assert status == 0, said[-3000:]
-    return told(trial, expected, seconds, said, f"killed after step {steps[0]}")
-
-
-def at_work(machines: Machines) -> Any:
-    """A node that has a process of the training."""
-    for node in machines.nodes:
-        for pid in two_nodes.processes(node):
-            try:
-                words = Path(f"/proc/{pid}/cmdline").read_text()
-            except OSError:
-                continue
-            if "RayTrainWorker" in words:
-                return node
-    raise AssertionError("no node is at work")
+    return told(trial, expected, seconds, said, f"killed after step {step}")
 
 
 def it_comes_back(folder: Path, machines: Machines, expected: Path) -> Row:
@@ -242,38 +218,65 @@ def it_comes_back(folder: Path, machines: Machines, expected: Path) -> Row:
     trial = Trial(folder, str(folder / "root"), engine(machines)).prepare()
 
     def strike() -> None:
-        machines.kill(machines.nodes[0])
+        machines.kill_one()
         time.sleep(8)
         machines.add()
 
-    with struck(trial, strike) as steps:
-        seconds, (status, said) = timed(trial.train)
+    step, seconds, status, said = struck(trial, strike)
     assert status == 0, said[-3000:]
-    return told(trial, expected, seconds, said, f"killed after step {steps[0]}, back after 8 s")
+    return told(trial, expected, seconds, said, f"killed after step {step}, back after 8 s")
 
 
 def fewer_go_on(folder: Path, machines: Machines, expected: Path) -> Row:
     machines.only(2)
-    values = engine(machines, wait_seconds=5, min_processes=1)
+    values = engine(machines, wait_seconds=15, min_processes=1)
     trial = Trial(folder, str(folder / "root"), values).prepare()
-    with struck(trial, lambda: machines.kill(machines.nodes[0])) as steps:
-        seconds, (status, said) = timed(trial.train)
+    step, seconds, status, said = struck(trial, machines.kill_one)
     assert status == 0, said[-3000:]
-    return told(trial, expected, seconds, said, f"killed after step {steps[0]}, one goes on")
+    return told(trial, expected, seconds, said, f"killed after step {step}, one goes on")
+
+
+def by_the_client(folder: Path, machines: Machines, expected: Path) -> Row:
+    machines.only(3)
+    values = engine(machines) | {"address": f"ray://127.0.0.1:{machines.port}"}
+    trial = Trial(folder, str(folder / "root"), values).prepare()
+    step, seconds, status, said = struck(
+        trial, lambda: machines.kill(two_nodes.at_work(machines.nodes))
+    )
+    assert status == 0, said[-3000:]
+    return told(trial, expected, seconds, said, f"killed after step {step}")
 
 
 def none_comes(folder: Path, machines: Machines, expected: Path) -> Row:
     """The error in full; then the node is back, and the same command ends the training."""
     machines.only(2)
-    trial = Trial(folder, str(folder / "root"), engine(machines, wait_seconds=5)).prepare()
-    with struck(trial, lambda: machines.kill(machines.nodes[0])):
-        seconds, (status, said) = timed(trial.train)
+    trial = Trial(folder, str(folder / "root"), engine(machines, wait_seconds=15)).prepare()
+    _, seconds, status, said = struck(trial, machines.kill_one)
     assert status == 1, said[-3000:]
     sentence = said.strip().splitlines()[-1]
     machines.only(2)
-    more, (status, said) = timed(trial.train)
+    more, status, said = trial.train()
     assert status == 0, said[-3000:]
     note = f"after {seconds:.0f} s: “{sentence}”; back, the same command"
+    return told(trial, expected, seconds + more, said, note)
+
+
+def told_to_end(folder: Path, machines: Machines, expected: Path) -> Row:
+    """SIGTERM for the one process that is here; the others are on nodes."""
+    machines.only(2)
+    trial = Trial(folder, str(folder / "root"), engine(machines)).prepare()
+    signalled = [0.0]
+
+    def tell() -> None:
+        signalled[0] = time.monotonic()
+        trial.child.terminate()
+
+    step, seconds, status, said = struck(trial, tell)
+    took, saved = time.monotonic() - signalled[0], trial.newest()
+    assert (status, saved > step) == (143, True), said[-3000:]
+    more, status, said = trial.train()
+    assert status == 0, said[-3000:]
+    note = f"told after step {step}, left in {took:.0f} s with step {saved} saved; the same command"
     return told(trial, expected, seconds + more, said, note)
 
 
@@ -290,10 +293,11 @@ def in_a_bucket(folder: Path, machines: Machines, expected: Path) -> Row:
             machines.add(**store.variables(), **own)
         os.environ["LIGHTGEN_CACHE"] = str(folder / "near-flow")
         trial = Trial(folder / "run", f"s3://{bucket}/run", engine(machines)).prepare()
-        with struck(trial, lambda: machines.kill(at_work(machines))) as steps:
-            seconds, (status, said) = timed(trial.train)
+        step, seconds, status, said = struck(
+            trial, lambda: machines.kill(two_nodes.at_work(machines.nodes))
+        )
         assert status == 0, said[-3000:]
-        row = told(trial, expected, seconds, said, f"killed after step {steps[0]}")
+        row = told(trial, expected, seconds, said, f"killed after step {step}")
         secret = store.variables()["AWS_SECRET_ACCESS_KEY"]
         assert secret not in said
         return row
@@ -310,6 +314,8 @@ WAYS: dict[str, Callable[[Path, Machines, Path], Row]] = {
     "one killed, it comes back": it_comes_back,
     "one killed, fewer go on": fewer_go_on,
     "one killed, none comes": none_comes,
+    "Ray's client, one killed": by_the_client,
+    "told to end (SIGTERM)": told_to_end,
     "a bucket, one killed": in_a_bucket,
 }
 

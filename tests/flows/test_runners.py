@@ -4,7 +4,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ def run(folder: Path, launcher: str = "", **engine: Any) -> Path:
         "sources": [{"kind": "shapes", "num_captions": 900}],
         "rows_per_shard": 100,
     }
-    values["student"] |= {"phases": values["student"]["phases"][:1], "num_processes": 2}
-    values["student"] |= {"launcher": launcher}
+    phase = values["student"]["phases"][0] | {"steps": 60}  # long enough to be killed in
+    values["student"] |= {"phases": [phase], "num_processes": 2, "launcher": launcher}
     for stage in ("preferences", "dpo", "evaluation", *(() if launcher else ("student",))):
         del values[stage]
     folder.mkdir(exist_ok=True)
@@ -76,33 +77,50 @@ def test_what_no_node_has_is_said_before_ray_waits_for_it(cluster: Cluster) -> N
         nodes.fitting("engine.ray.stages.images", NodeShare(num_gpus=1))
 
 
-def test_two_nodes_train_the_weights_that_torchrun_trains(
+@contextmanager
+def struck(doomed: Callable[[], Any]) -> Iterator[list[Any]]:
+    """While the body runs everything on a node is killed, as soon as `doomed` says which."""
+    killed: list[Any] = []
+
+    def strike() -> None:
+        end = time.monotonic() + 300
+        while not killed and time.monotonic() < end:
+            if node := doomed():
+                two_nodes.kill(two_nodes.processes(node))
+                killed.append(node)
+
+    striker = threading.Thread(target=strike)
+    striker.start()
+    yield killed
+    striker.join()
+
+
+def test_two_nodes_train_the_weights_that_torchrun_trains_though_one_dies(
     cluster: Cluster, alone: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(alone, tmp_path / "artifacts")
-    shutil.rmtree(tmp_path / "artifacts" / "checkpoints")
-    student(run=str(run(tmp_path, "ray", **on(cluster))))
-    [expected], [made] = alone.glob(WEIGHTS), (tmp_path / "artifacts").glob(WEIGHTS)
+    root, trains = tmp_path / "artifacts", {"resources": {"train": 1}}
+    shutil.copytree(alone, root, ignore=shutil.ignore_patterns("student-*"))
+    there = [cluster.add_node(**two_nodes.SMALL, **trains) for _ in range(3)]
+    engine = on(cluster)
+    engine["ray"] |= {"stages": {"student": trains}}
+
+    def at_work_with_a_state() -> Any:
+        return two_nodes.at_work(there) if list(root.rglob("state-*.pt")) else None
+
+    with struck(at_work_with_a_state) as killed:
+        student(run=str(run(tmp_path, "ray", **engine)))
+    [expected], [made] = alone.glob(WEIGHTS), root.glob(WEIGHTS)
+    assert killed
     assert made.read_bytes() == expected.read_bytes()
 
 
 def test_a_node_killed_in_the_middle_costs_no_byte(
     cluster: Cluster, alone: Path, tmp_path: Path
 ) -> None:
-    doomed, torn = cluster.add_node(**two_nodes.SMALL), []
-
-    def strike() -> None:
-        end = time.monotonic() + 120
-        while not torn and time.monotonic() < end:
-            pids = two_nodes.processes(doomed)
-            torn.extend(two_nodes.writes(pids))
-        two_nodes.kill(pids)
-
-    striker = threading.Thread(target=strike)
-    striker.start()
-    distill(run=str(run(tmp_path, **on(cluster))))
-    striker.join()
+    doomed = cluster.add_node(**two_nodes.SMALL)
+    with struck(lambda: two_nodes.writes(two_nodes.processes(doomed)) and doomed) as killed:
+        distill(run=str(run(tmp_path, **on(cluster))))
     made, expected = two_nodes.files(tmp_path / "artifacts"), two_nodes.files(alone)
-    assert torn
+    assert killed
     assert len(expected) > 30
     assert made == expected

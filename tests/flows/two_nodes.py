@@ -3,7 +3,7 @@ its own object store and its own processes, and one of them can be killed with a
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,19 @@ def processes(node: Any) -> list[int]:
     """A node's own: its raylet and whatever that started."""
     own = [p.process.pid for each in node.all_processes.values() for p in each]
     return sorted({*own, *(below for pid in own for below in children(pid))})
+
+
+def at_work(nodes: Sequence[Any], words: str = "RayTrainWorker") -> Any:
+    """A node of these with a process of a training; None where there is none."""
+    for node in nodes:
+        for pid in processes(node):
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_text()
+            except OSError:
+                continue
+            if words in command:
+                return node
+    return None
 
 
 def writes(pids: list[int]) -> list[str]:
