@@ -17,7 +17,7 @@ from tests.flows.two_nodes import kill
 REPOSITORY = Path(__file__).parent.parent.parent
 FIRST, SECOND, OUTSIDE = "10.77.0.1", "10.77.0.2", "10.78.0.2"
 SPACES = {FIRST: "lightgen-1", SECOND: "lightgen-2", OUTSIDE: "lightgen-3"}
-RAY_PORT, CLIENT_PORT, API_PORT, STORE_PORT = 6377, 10077, 4277, 9077
+RAY_PORT, CLIENT_PORT, API_PORT, STORE_PORT = 6377, 10001, 4277, 9077
 NODES, CLIENT = f"{FIRST}:{RAY_PORT}", f"ray://{FIRST}:{CLIENT_PORT}"
 SECRET = secrets.token_hex(20)  # of the store; looked for in all that anybody wrote
 STORE = {
