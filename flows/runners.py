@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from importlib import import_module
 from typing import Any, TypeAlias, cast
 
@@ -80,9 +79,8 @@ def _told(state: State[Told], work: Work, tally: Tally) -> State[Values]:
 
 @contextmanager
 def _connected(config: RunConfig) -> Iterator[RayTaskRunner[Any]]:
-    address = config.engine.ray.address
-    runner: RayTaskRunner[Any] = RayTaskRunner(init_kwargs=cluster.init_arguments(address))
-    with cluster.reached(address, runner.__enter__, partial(runner.__exit__, None, None, None)):
+    """prefect-ray's runner, which works with the connection that is there."""
+    with cluster.reached(config.engine.ray.address), RayTaskRunner() as runner:
         yield runner
 
 

@@ -13,7 +13,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -22,9 +22,10 @@ import psutil
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from pipeline import preflight
-from pipeline.addresses import CLIENT, unreachable
+from pipeline.addresses import unreachable
 from pipeline.config import NodeShare, RunConfig
 from pipeline.posts import Post, complaints_of, read
 from pipeline.tables import Manifest
@@ -65,13 +66,13 @@ def speak_on_own_address() -> None:
 
 
 @contextmanager
-def reached(address: str, enter: Callable[[], Any], leave: Callable[[], Any]) -> Iterator[None]:
+def reached(address: str) -> Iterator[None]:
     """Connected while the body runs; what nodes still do for this process ends with it."""
     handler = signal.getsignal(signal.SIGTERM)
     if said := unreachable(address):
         raise ValueError(said)
     try:
-        enter()
+        _enter(address)
     except (OSError, RuntimeError, RayError) as error:
         raise ValueError(
             f"engine.ray.address: the Ray cluster at {address!r} does not take this process in "
@@ -86,16 +87,24 @@ def reached(address: str, enter: Callable[[], Any], leave: Callable[[], Any]) ->
     try:
         yield
     finally:
-        leave()
+        ray.shutdown()
+
+
+# The head begins a process for each client, by a fork beside the threads of gRPC. That process has
+# died of it (Ray 2.60); the next one does not.
+@retry(
+    retry=retry_if_exception_type(ConnectionAbortedError),
+    stop=stop_after_attempt(3),
+    wait=wait_fixed(2),
+    reraise=True,
+)
+def _enter(address: str) -> None:
+    """Without an address Ray would quietly start a cluster of its own."""
+    ray.init(address=address)
 
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:400]
-
-
-def init_arguments(address: str) -> dict[str, Any]:
-    """For `ray.init`; without an address it would quietly start a cluster of its own."""
-    return {"address": address} | ({} if address.startswith(CLIENT) else {"log_to_driver": True})
 
 
 def share_of(config: RunConfig, stage: str) -> NodeShare:

@@ -26,7 +26,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import ray
 import torch
 from ray.train import FailureConfig, ScalingConfig
 from ray.train import RunConfig as TrainRun
@@ -66,11 +65,10 @@ def main() -> None:
 
 def run(config: RunConfig, program: str, upstream: Mapping[str, Manifest]) -> None:
     """The training to its end; ValueError where nodes, room or the program refuse it."""
-    address, stage = config.engine.ray.address, PROGRAMS[program][1]
-    arguments = cluster.init_arguments(address)
+    stage = PROGRAMS[program][1]
     with (
         alone(FOLDERS[stage](config, upstream).path),
-        cluster.reached(address, lambda: ray.init(**arguments), ray.shutdown),
+        cluster.reached(config.engine.ray.address),
         posted(config, upstream, stage) as post,
     ):
         refused, word = _refused(post), _word(post)

@@ -206,9 +206,7 @@ def undisturbed(folder: Path, machines: Machines, expected: Path) -> Row:
 def another_is_there(folder: Path, machines: Machines, expected: Path) -> Row:
     machines.only(3)
     trial = Trial(folder, str(folder / "root"), engine(machines)).prepare()
-    step, seconds, status, said = struck(
-        trial, lambda: machines.kill(two_nodes.at_work(machines.nodes))
-    )
+    step, seconds, status, said = struck(trial, machines.kill_one)
     assert status == 0, said[-3000:]
     return told(trial, expected, seconds, said, f"killed after step {step}")
 
@@ -240,9 +238,7 @@ def by_the_client(folder: Path, machines: Machines, expected: Path) -> Row:
     machines.only(3)
     values = engine(machines) | {"address": f"ray://127.0.0.1:{machines.port}"}
     trial = Trial(folder, str(folder / "root"), values).prepare()
-    step, seconds, status, said = struck(
-        trial, lambda: machines.kill(two_nodes.at_work(machines.nodes))
-    )
+    step, seconds, status, said = struck(trial, machines.kill_one)
     assert status == 0, said[-3000:]
     return told(trial, expected, seconds, said, f"killed after step {step}")
 
@@ -293,9 +289,7 @@ def in_a_bucket(folder: Path, machines: Machines, expected: Path) -> Row:
             machines.add(**store.variables(), **own)
         os.environ["LIGHTGEN_CACHE"] = str(folder / "near-flow")
         trial = Trial(folder / "run", f"s3://{bucket}/run", engine(machines)).prepare()
-        step, seconds, status, said = struck(
-            trial, lambda: machines.kill(two_nodes.at_work(machines.nodes))
-        )
+        step, seconds, status, said = struck(trial, machines.kill_one)
         assert status == 0, said[-3000:]
         row = told(trial, expected, seconds, said, f"killed after step {step}")
         secret = store.variables()["AWS_SECRET_ACCESS_KEY"]

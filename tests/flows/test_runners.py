@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed")
-import ray
 from ray.cluster_utils import Cluster
 
 from flows.distillation import distill
@@ -69,9 +68,8 @@ def alone(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_what_no_node_has_is_said_before_ray_waits_for_it(cluster: Cluster) -> None:
-    arguments = nodes.init_arguments(cluster.address)
     with (
-        nodes.reached(cluster.address, lambda: ray.init(**arguments), ray.shutdown),
+        nodes.reached(cluster.address),
         pytest.raises(ValueError, match=r"images: .*'GPU': 1.* fits no node .*'CPU': 1"),
     ):
         nodes.fitting("engine.ray.stages.images", NodeShare(num_gpus=1))

@@ -56,28 +56,53 @@ def test_a_share_has_a_gpu_where_the_stage_works_on_one() -> None:
     assert cluster.amounts(share) == {"CPU": 1, "GPU": 0.5, "a100": 1}
 
 
-def never() -> None:
-    raise AssertionError
-
-
 def test_an_address_where_nobody_listens_is_said_at_once() -> None:
     with (
         pytest.raises(ValueError, match=r"'127\.0\.0\.1:9': nobody answers there .*ray start"),
-        cluster.reached("127.0.0.1:9", never, never),
+        cluster.reached("127.0.0.1:9"),
     ):
         pass
+
+
+class Head:
+    """A cluster that ends so many tries to reach it, in place of Ray."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        self.error, self.times, self.tries, self.left = error, times, 0, False
+
+    def init(self, address: str) -> None:
+        self.tries += 1
+        if self.tries <= self.times:
+            raise self.error
+
+    def shutdown(self) -> None:
+        self.left = True
+
+
+def reach(monkeypatch: pytest.MonkeyPatch, error: Exception, times: int) -> Head:
+    head = Head(error, times)
+    monkeypatch.setattr(cluster, "unreachable", lambda address: "")
+    monkeypatch.setattr(cluster, "ray", head)
+    monkeypatch.setattr(cluster._enter.retry, "sleep", lambda seconds: None)
+    with cluster.reached("ray://head:10001"):
+        assert not head.left
+    return head
 
 
 def test_what_ray_says_of_a_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def enter() -> None:
-        raise RuntimeError("Version mismatch:\n  the cluster: 1\n  this process: 2")
+    other = RuntimeError("Version mismatch:\n  the cluster: 1\n  this process: 2")
+    with pytest.raises(ValueError, match=r"not take .* in \(Version mismatch: the cluster: 1 this"):
+        reach(monkeypatch, other, times=1)
 
-    monkeypatch.setattr(cluster, "unreachable", lambda address: "")
-    with (
-        pytest.raises(ValueError, match=r"not take .* in \(Version mismatch: the cluster: 1 this"),
-        cluster.reached("ray://head:10001", enter, never),
-    ):
-        pass
+
+def test_a_client_whose_process_dies_on_the_head_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    died = ConnectionAbortedError("Starting Ray client server failed")
+    head = reach(monkeypatch, died, times=2)
+    assert (head.tries, head.left) == (3, True)
+    with pytest.raises(ValueError, match="Starting Ray client server failed"):
+        reach(monkeypatch, died, times=3)
 
 
 class Nodes:
