@@ -107,6 +107,8 @@ def test_two_nodes_train_the_weights_that_torchrun_trains_though_one_dies(
 
     with struck(at_work_with_a_state) as killed:
         student(run=str(run(tmp_path, "ray", **engine)))
+    for node in set(there) - set(killed):
+        cluster.remove_node(node)
     [expected], [made] = alone.glob(WEIGHTS), root.glob(WEIGHTS)
     assert killed
     assert made.read_bytes() == expected.read_bytes()
