@@ -44,22 +44,24 @@ from tests.flows.conftest import debug_values
 from tests.flows.two_nodes import files, kill, writes
 
 CAPTIONS = 450
+Row = tuple[str, ...]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("/tmp/two-machines"))
     parser.add_argument("--captions", type=int, default=CAPTIONS)
+    parser.add_argument("--ways", choices=sorted(WAYS), nargs="*", default=[*WAYS])
     args = parser.parse_args()
     shutil.rmtree(args.root, ignore_errors=True)
     args.root.mkdir(parents=True)
     with machines(), server(args.root):
         print("| way | seconds | to one machine | tables | weights |\n|---|---|---|---|---|")
-        for row in ways(args.root, args.captions):
+        for row in ways(args.root, args.captions, args.ways):
             print("| " + " | ".join(row) + " |", flush=True)
 
 
-def ways(root: Path, captions: int) -> Iterator[tuple[str, ...]]:
+def ways(root: Path, captions: int, chosen: Sequence[str]) -> Iterator[Row]:
     """The rows of the table."""
     alone = Run(root / "alone", captions, address="")
     base = alone.distil()
@@ -67,13 +69,11 @@ def ways(root: Path, captions: int) -> Iterator[tuple[str, ...]]:
     assert len(expected[0]) > 20
     assert len(expected[1]) == 1
     yield ("one machine, torchrun", f"{base:.0f}", "1.0x", f"{len(expected[0])} files", "1 file")
-    yield from on_a_shared_folder(root, captions, base, expected)
-    yield from in_a_bucket(root, captions, base, expected)
+    for name in chosen:
+        yield from WAYS[name](root, captions, base, expected)
 
 
-def on_a_shared_folder(
-    root: Path, captions: int, base: float, expected: Any
-) -> Iterator[tuple[str, ...]]:
+def on_a_shared_folder(root: Path, captions: int, base: float, expected: Any) -> Iterator[Row]:
     with node(FIRST):
         with node(SECOND):
             two = Run(root / "two", captions)
@@ -90,17 +90,22 @@ def on_a_shared_folder(
                 seconds = trained.distil()
             row = told(trained, seconds, base, expected)
             yield ("second node killed in a training, and back", *row)
-            outside = Run(root / "outside", captions, address=CLIENT, driven_from=OUTSIDE)
-            yield ("Ray's client, on no node", *told(outside, outside.distil(), base, expected))
-            no_node = Run(root / "no-node", captions, driven_from=OUTSIDE, apart=True)
-            yield ("the same without it", "", "", no_node.refusal("is none of that cluster"), "")
         blind = Run(root / "blind", captions)
         blind.folder.mkdir()
         with node(SECOND, hidden=blind.folder):
             yield ("second node without the root", "", "", blind.refusal("does not see"), "")
 
 
-def in_a_bucket(root: Path, captions: int, base: float, expected: Any) -> Iterator[tuple[str, ...]]:
+def by_the_client(root: Path, captions: int, base: float, expected: Any) -> Iterator[Row]:
+    """The flow is on a machine that is no node."""
+    with node(FIRST), node(SECOND):
+        no_node = Run(root / "no-node", captions, driven_from=OUTSIDE, apart=True)
+        yield ("a flow on no node", "", "", no_node.refusal("is none of that cluster"), "")
+        outside = Run(root / "outside", captions, address=CLIENT, driven_from=OUTSIDE, apart=True)
+        yield ("the same by Ray's client", *told(outside, outside.distil(), base, expected))
+
+
+def in_a_bucket(root: Path, captions: int, base: float, expected: Any) -> Iterator[Row]:
     """Each machine has a disk of its own, and has in common with the other the store alone."""
     with store(root):
         bucket = Run(root / "bucket", captions, bucket="s3://runs/two")
@@ -114,6 +119,9 @@ def in_a_bucket(root: Path, captions: int, base: float, expected: Any) -> Iterat
             with node(SECOND):
                 poor = Run(root / "poor", captions, bucket="s3://runs/poor")
                 yield ("second node without its key", "", "", poor.refusal("cannot read the"), "")
+
+
+WAYS = {"folder": on_a_shared_folder, "client": by_the_client, "bucket": in_a_bucket}
 
 
 def said(root: Path) -> Iterator[Path]:
