@@ -79,7 +79,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "clear_three_rounds": {**CLEAR, **FAST, "dpo.rounds": 3},
     "strict": STRICT,
     "strict_paper": STRICT_PAPER,
-    "strict_both": {**STRICT, "preferences.pairs": ["teacher_over_student", "good_over_bad"]},
+    "strict_near": {**STRICT, "preferences.pairs": ["good_over_near_miss"]},
     "strict_balanced": {**STRICT, "dpo.balance": "task"},
     "strict_two_rounds": {**STRICT, "dpo.rounds": 2},
     "strict_three_rounds": {**STRICT, **FAST, "dpo.rounds": 3},
@@ -149,12 +149,12 @@ def made(config: RunConfig, step: Step, upstream: Mapping[str, Manifest]) -> Man
 
 
 def aligned(config: RunConfig, start: Manifest | None = None) -> tuple[Manifest, int]:
-    """The last round's checkpoint, and the pairs of all rounds; `start`: not the run's student."""
+    """The last round's checkpoint, and the pairs of all rounds; `start` learns them, if given."""
     upstream = resolve(config, preferences.STAGE)
     number, pairs = len(upstream), 0
-    if start is not None:
-        upstream[student.STAGE] = start
     for step in steps(config)[number:-1]:
+        if start is not None and step.stage is alignment:
+            upstream[student.STAGE] = start
         upstream[step.name] = made(config, step, upstream)
         if step.stage is preferences:
             snapshot = upstream[step.name].snapshots[PREFERENCES.name]
