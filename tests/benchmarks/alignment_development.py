@@ -7,45 +7,43 @@ Rerun: the same weights give the same outcome.
 
 from pathlib import Path
 
-from PIL import Image
-
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, ShapesEvaluator
 from pipeline.drawing import draw
+from pipeline.evaluators import Prompt
+from pipeline.evaluators.shapes import ShapesScorer
 from pipeline.images import seed_of
-from pipeline.shapes.detector import detect
-from pipeline.shapes.grammar import TASKS, held_out_prompts, parse
-from pipeline.shapes.rules import check, num_extra
+from pipeline.shapes.grammar import TASKS, held_out_prompts
 from tests.benchmarks.alignment_outcomes import DIGITS, Outcome
 
-EVALUATED = 60  # prompts a task, the first of the same order, that the evaluation draws
 PER_TASK = 60
 PICTURES = 2
 SEED = 7_000
+
+
+def development_prompts(evaluator: ShapesEvaluator) -> list[Prompt]:
+    """As many of each task, behind those that the evaluation draws."""
+    first = evaluator.prompts_per_task
+    by_task = held_out_prompts(first + PER_TASK)
+    texts = [(task, text) for task in TASKS for text in by_task[task][first:]]
+    return [Prompt(index, task, text) for index, (task, text) in enumerate(texts)]
 
 
 def on_development_prompts(config: RunConfig, folder: Path) -> Outcome:
     """Right and crowded pictures of a checkpoint, as `Outcome` holds them."""
     assert config.evaluation
     assert config.dpo
-    by_task = held_out_prompts(EVALUATED + PER_TASK)
-    orders = [
-        (task, text, number)
-        for task in TASKS
-        for text in by_task[task][EVALUATED:]
-        for number in range(PICTURES)
-    ]
     values = config.evaluation
-    seeds = [seed_of(text, number, SEED) for _, text, number in orders]
-    texts = [text for _, text, _ in orders]
+    (evaluator,) = [one for one in values.evaluators if isinstance(one, ShapesEvaluator)]
+    prompts = [one for one in development_prompts(evaluator) for _ in range(PICTURES)]
+    seeds = [seed_of(one.text, n % PICTURES, SEED) for n, one in enumerate(prompts)]
+    texts = [one.text for one in prompts]
     drawn = draw(
         config, folder, texts, seeds, image_size=values.image_size, sampling=values.sampling
     )
-    images: list[Image.Image] = [image for batch in drawn for image in batch]
+    scores = ShapesScorer(evaluator).score([image for batch in drawn for image in batch], prompts)
     right = dict.fromkeys(TASKS, "")
     extra = dict(right)
-    for (task, text, _), image in zip(orders, images, strict=True):
-        spec, found = parse(text), detect(image)
-        assert spec is not None, text
-        right[task] += str(int(check(spec, found).correct))
-        extra[task] += DIGITS[min(9, num_extra(spec, found))]
+    for prompt, score in zip(prompts, scores, strict=True):
+        right[prompt.task] += str(int(score.correct))
+        extra[prompt.task] += DIGITS[min(9, score.extra_objects)]
     return Outcome("", config.dpo.seed, 0.0, 0, 0, 0.0, right, extra, PICTURES)

@@ -1,13 +1,14 @@
 """Ways of aligning against each other: one student, equal extra compute, equal prompts and seeds.
 
     python -m tests.benchmarks.alignments --root artifacts/tiny --seeds 0,1,2 \
-        --variants continued,sft_on_winners,paper,clear,clear_two_rounds,clear_three_rounds
+        --variants continued,sft_on_winners,paper,clear,clear_three_rounds,strict_every
 
 In:    the root of a finished run. Samples, pairs, checkpoints and scores are made there, each once,
        under names of their own values; nothing that the run made is changed.
 Out:   lines of outcomes in --out; Markdown tables of all of them: shares of correct pictures, those
        without an object too many, paired differences to plain continued training.
 Rerun: what is made already is only read. `--table` makes nothing and prints the tables.
+       `--development` looks on other prompts, of which nothing is kept but the outcome: to choose by.
 
 Compute is counted in pictures that a network trains on: a forward and a backward pass, 3 forward
 passes. A step of DPO is 2 pictures a pair for the policy and a third of that for the reference; one
@@ -56,7 +57,7 @@ STRICT = {
     "preferences.min_margin": 0.0,
     "preferences.scorer": {"judge": {"kind": "shapes"}, "min_quality": 0.76},
 }
-STRICT_PAPER = {**STRICT, "preferences.pairs": ["teacher_over_student"]}
+EVERY = {**STRICT, "preferences.pairs": ["every_good_over_bad"]}
 # Samples at two thirds of the compute, which leaves a quarter more steps.
 FAST = {"preferences.sampling.head_steps": 12, "dpo.optimizer.warmup_steps": 10}
 CONTINUED = "continued"
@@ -78,8 +79,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "clear_two_rounds": {**CLEAR, "dpo.rounds": 2},
     "clear_three_rounds": {**CLEAR, **FAST, "dpo.rounds": 3},
     "strict": STRICT,
-    "strict_paper": STRICT_PAPER,
-    "strict_near": {**STRICT, "preferences.pairs": ["good_over_near_miss"]},
+    "strict_every": EVERY,
+    "strict_every_kto": {**EVERY, "dpo.loss": "kto"},
+    "strict_every_after_continued": {**EVERY, BEFORE: 0.5, "preferences.num_captions": 750},
+    "strict_paper_anchored": {
+        **STRICT,
+        "preferences.pairs": ["teacher_over_student"],
+        "dpo.anchor": 100.0,
+        "dpo.optimizer.learning_rate": 1e-4,
+    },
+    "clear_then_continued": {**CLEAR, AFTER: 0.5, "preferences.num_captions": 750},
     "strict_balanced": {**STRICT, "dpo.balance": "task"},
     "strict_two_rounds": {**STRICT, "dpo.rounds": 2},
     "strict_three_rounds": {**STRICT, **FAST, "dpo.rounds": 3},
