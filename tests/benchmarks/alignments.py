@@ -8,7 +8,7 @@ In:    the root of a finished run. Samples, pairs, checkpoints and scores are ma
 Out:   lines of outcomes in --out; Markdown tables of all of them: shares of correct pictures, those
        without an object too many, paired differences to plain continued training.
 Rerun: what is made already is only read. `--table` makes nothing and prints the tables.
-       `--development` looks on other prompts, of which nothing is kept but the outcome: to choose by.
+       `--development` looks on other prompts, to choose by, and keeps no picture.
 
 Compute is counted in pictures that a network trains on: a forward and a backward pass, 3 forward
 passes. A step of DPO is 2 pictures a pair for the policy and a third of that for the reference; one
