@@ -636,7 +636,9 @@ class SamplingConfig(lightgen_model.config.SamplingConfig):
 
 
 # The files of pipeline/pair_builders/.
-PairKind = Literal["teacher_over_student", "best_over_worst", "same_seed", "good_over_bad"]
+PairKind = Literal[
+    "teacher_over_student", "best_over_worst", "same_seed", "good_over_bad", "every_good_over_bad"
+]
 
 
 class PreferencesConfig(Frozen):

@@ -71,6 +71,10 @@ def _build(kind: PairKind, min_margin: float) -> PairBuilder:
             from pipeline.pair_builders.good_over_bad import GoodOverBad
 
             return GoodOverBad(min_margin)
+        case "every_good_over_bad":
+            from pipeline.pair_builders.every_good_over_bad import EveryGoodOverBad
+
+            return EveryGoodOverBad(min_margin)
         case _:
             assert_never(kind)
 

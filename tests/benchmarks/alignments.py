@@ -1,13 +1,14 @@
 """Ways of aligning against each other: one student, equal extra compute, equal prompts and seeds.
 
     python -m tests.benchmarks.alignments --root artifacts/tiny --seeds 0,1,2 \
-        --variants continued,sft_on_winners,paper,clear,clear_two_rounds,clear_three_rounds
+        --variants continued,sft_on_winners,paper,clear,clear_three_rounds,strict_every
 
 In:    the root of a finished run. Samples, pairs, checkpoints and scores are made there, each once,
        under names of their own values; nothing that the run made is changed.
 Out:   lines of outcomes in --out; Markdown tables of all of them: shares of correct pictures, those
        without an object too many, paired differences to plain continued training.
 Rerun: what is made already is only read. `--table` makes nothing and prints the tables.
+       `--development` looks on other prompts, to choose by, and keeps no picture.
 
 Compute is counted in pictures that a network trains on: a forward and a backward pass, 3 forward
 passes. A step of DPO is 2 pictures a pair for the policy and a third of that for the reference; one
@@ -19,7 +20,7 @@ the steps that its samples leave, and continued training, which draws none, all 
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from pipeline.preferences import PREFERENCES
 from pipeline.pretraining import train_student
 from pipeline.tables import Manifest, read
 from pipeline.upstream import Step, resolve, steps
+from tests.benchmarks.alignment_development import on_development_prompts
 from tests.benchmarks.alignment_outcomes import (
     Outcome,
     add_outcome,
@@ -55,9 +57,12 @@ STRICT = {
     "preferences.min_margin": 0.0,
     "preferences.scorer": {"judge": {"kind": "shapes"}, "min_quality": 0.76},
 }
+EVERY = {**STRICT, "preferences.pairs": ["every_good_over_bad"]}
 # Samples at two thirds of the compute, which leaves a quarter more steps.
 FAST = {"preferences.sampling.head_steps": 12, "dpo.optimizer.warmup_steps": 10}
 CONTINUED = "continued"
+# Shares of the budget for continued training of the student and of what was aligned.
+BEFORE, AFTER = "before", "after"
 VARIANTS: dict[str, dict[str, Any]] = {
     CONTINUED: {},
     "sft_on_teacher": {**PAPER, "dpo.loss": "sft"},
@@ -74,10 +79,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "clear_two_rounds": {**CLEAR, "dpo.rounds": 2},
     "clear_three_rounds": {**CLEAR, **FAST, "dpo.rounds": 3},
     "strict": STRICT,
+    "strict_every": EVERY,
+    "strict_every_kto": {**EVERY, "dpo.loss": "kto"},
+    "strict_every_after_continued": {**EVERY, BEFORE: 0.5, "preferences.num_captions": 750},
+    "strict_paper_anchored": {
+        **STRICT,
+        "preferences.pairs": ["teacher_over_student"],
+        "dpo.anchor": 100.0,
+        "dpo.optimizer.learning_rate": 1e-4,
+    },
+    "clear_then_continued": {**CLEAR, AFTER: 0.5, "preferences.num_captions": 750},
     "strict_balanced": {**STRICT, "dpo.balance": "task"},
     "strict_two_rounds": {**STRICT, "dpo.rounds": 2},
     "strict_three_rounds": {**STRICT, **FAST, "dpo.rounds": 3},
 }
+
+Look = Callable[[RunConfig, Manifest], Outcome]
 
 
 # --- compute --------------------------------------------------------------------------------------
@@ -140,11 +157,13 @@ def made(config: RunConfig, step: Step, upstream: Mapping[str, Manifest]) -> Man
     return committed
 
 
-def aligned(config: RunConfig) -> tuple[Manifest, int]:
-    """The last round's checkpoint, and the pairs of all rounds."""
+def aligned(config: RunConfig, start: Manifest | None = None) -> tuple[Manifest, int]:
+    """The last round's checkpoint, and the pairs of all rounds; `start` learns them, if given."""
     upstream = resolve(config, preferences.STAGE)
-    pairs = 0
-    for step in steps(config)[len(upstream) : -1]:
+    number, pairs = len(upstream), 0
+    for step in steps(config)[number:-1]:
+        if start is not None and step.stage is alignment:
+            upstream[student.STAGE] = start
         upstream[step.name] = made(config, step, upstream)
         if step.stage is preferences:
             snapshot = upstream[step.name].snapshots[PREFERENCES.name]
@@ -153,11 +172,19 @@ def aligned(config: RunConfig) -> tuple[Manifest, int]:
     return upstream[stage], pairs
 
 
-def continued(config: RunConfig, budget: float) -> tuple[Manifest, int]:
-    """The student trained on as its last phase was, and the steps that the budget buys."""
+def path_of(manifest: Manifest) -> str:
+    """Where a student or the last of some rounds lies, below the root."""
+    path = manifest.checkpoints.get(student.CHECKPOINT)
+    return path or next(iter(manifest.checkpoints.values()))
+
+
+def continued(
+    config: RunConfig, budget: float, start: Manifest | None = None
+) -> tuple[Manifest, int]:
+    """The student, or `start`, trained on as its last phase was; the steps the budget buys."""
     assert config.student
     upstream = resolve(config, preferences.STAGE)
-    place = Path(config.root) / upstream[student.STAGE].checkpoints[student.CHECKPOINT]
+    place = Path(config.root) / path_of(start or upstream[student.STAGE])
     phase = config.student.phases[-1]
     length = round(budget / phase.batch_size)
     further = config.student.model_copy(
@@ -181,8 +208,7 @@ def measured(config: RunConfig, last: Manifest) -> Outcome:
     """The outcome of a checkpoint that the evaluation takes for the run's aligned one."""
     assert config.dpo
     upstream = {student.STAGE: resolve(config, preferences.STAGE)[student.STAGE]}
-    path = last.checkpoints.get(student.CHECKPOINT) or next(iter(last.checkpoints.values()))
-    upstream[alignment.STAGE] = replace(last, checkpoints={alignment.CHECKPOINT: path})
+    upstream[alignment.STAGE] = replace(last, checkpoints={alignment.CHECKPOINT: path_of(last)})
     manifest = made(config, Step(evaluation.STAGE, evaluation), upstream)
     columns = ["checkpoint", "task", "prompt_index", "image_index", "correct", "extra_objects"]
     table = read(config.root, manifest.snapshots[evaluation.STAGE], columns, check=False)
@@ -191,19 +217,31 @@ def measured(config: RunConfig, last: Manifest) -> Outcome:
     return Outcome("", config.dpo.seed, 0.0, 0, 0, 0.0, right, extra, pictures)
 
 
-def outcome(name: str, config: RunConfig, budget: float) -> Outcome:
+def outcome(name: str, run: str, values: Mapping[str, Any], budget: float, look: Look) -> Outcome:
+    """A variant, made with these values and looked at."""
+    values = dict(values)
+    before, after = (budget * values.pop(part, 0.0) for part in (BEFORE, AFTER))
+    config = configured(run, values, budget - before - after)
     assert config.dpo
     began = time.process_time()
     if name == CONTINUED:
         last, length = continued(config, budget)
         pairs, compute = 0, 1.0
     else:
-        last, pairs = aligned(config)
+        start = continued(config, before)[0] if before else None
+        last, pairs = aligned(config, start)
+        if after:
+            last, _ = continued(config, after, last)
         length = config.dpo.steps * config.dpo.rounds
-        compute = (drawn(config) + length * step_cost(config)) / budget
+        compute = (before + after + drawn(config) + length * step_cost(config)) / budget
     minutes = (time.process_time() - began) / 60
-    known = measured(config, last)
+    known = look(config, last)
     return replace(known, variant=name, compute=compute, steps=length, pairs=pairs, minutes=minutes)
+
+
+def developed(config: RunConfig, last: Manifest) -> Outcome:
+    """The outcome of a checkpoint on prompts that are for choosing."""
+    return on_development_prompts(config, Path(config.root) / path_of(last))
 
 
 def main() -> None:
@@ -216,6 +254,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0", help="of the alignment; pairs stay")
     parser.add_argument("--overrides", type=json.loads, default={}, help="of all variants, JSON")
     parser.add_argument("--label", default="", help="behind the variant's name, for overrides")
+    parser.add_argument("--development", action="store_true", help="other prompts, to choose by")
     parser.add_argument("--table", action="store_true", help="only print what --out holds")
     args = parser.parse_args()
     names = [] if args.table else args.variants.split(",")
@@ -225,7 +264,8 @@ def main() -> None:
             first = load_run(args.run, {**shared, "dpo.steps": args.steps})
             budget = drawn(first) + args.steps * step_cost(first)
             values = {**shared, **VARIANTS[name], **args.overrides}
-            found = outcome(name, configured(args.run, values, budget), budget)
+            look = developed if args.development else measured
+            found = outcome(name, args.run, values, budget, look)
             add_outcome(args.out, replace(found, variant=name + args.label))
     for line in tables(read_outcomes(args.out), CONTINUED):
         print(line)

@@ -61,8 +61,22 @@ def test_the_best_good_sample_meets_the_worst_bad_one_and_no_crowded_picture_win
     assert (pair.winner.origin, pair.loser.origin, pair.reason) == ("good", "crowded", TIE)
 
 
+def test_every_good_sample_meets_every_bad_one_and_a_near_one_is_a_tie() -> None:
+    crowded = Contender("crowded", b"crowded", b"", 0.85, good=False)
+    drawn = [picture("worst", 0.0), picture("good", 0.9), crowded, picture("best", 1.0)]
+    pairs = builder("every_good_over_bad", 0.1).pair([], drawn)
+    met = [(pair.winner.origin, pair.loser.origin, pair.reason) for pair in pairs]
+    assert met == [
+        ("good", "worst", ""),
+        ("good", "crowded", TIE),
+        ("best", "worst", ""),
+        ("best", "crowded", ""),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["good_over_bad", "every_good_over_bad"])
 @pytest.mark.parametrize("scores", [[0.9, 0.8], [0.2, 0.1], [0.7]])
-def test_samples_that_are_all_good_or_all_bad_are_no_pair(scores: list[float]) -> None:
+def test_samples_that_are_all_good_or_all_bad_are_no_pair(kind: str, scores: list[float]) -> None:
     drawn = [picture(f"sample {n}", score) for n, score in enumerate(scores)]
-    (pair,) = builder("good_over_bad", 0.0).pair([], drawn)
+    (pair,) = builder(kind, 0.0).pair([], drawn)
     assert pair.reason == TIE
