@@ -5,7 +5,7 @@
 In:    the root in which `ablate/tiny --param study=feedback` was made, or a part of it.
 Out:   Markdown: shares of correct pictures by task, those with no object too many;
        paired differences of the arms, whose p is corrected for the pairs that the plan names.
-Rerun: nothing is made; a picture is looked at for objects too many, 20 s an arm and seed.
+Rerun: nothing is made; the same scores give the same tables.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pipeline.config import RunConfig, load_run
 from pipeline.feedback import next_round, task_shares
 from pipeline.shapes.grammar import TASKS
 from pipeline.significance import MEAN, Comparison
-from pipeline.standings import COLUMNS
+from pipeline.standings import COLUMNS, EXTRA
 from pipeline.tables import Manifest, Snapshot, read
 from pipeline.upstream import found_of
 from tests.benchmarks.alignment_outcomes import Outcome, against, digits_of
@@ -70,7 +70,7 @@ def rounds_values(
 
 
 def outcome(trial: Trial, config: RunConfig, snapshot: Snapshot) -> Outcome:
-    table = read(config.root, snapshot, [*COLUMNS, "prompt", "image"], check=False)
+    table = read(config.root, snapshot, [*COLUMNS, EXTRA], check=False)
     right, extra, pictures = digits_of(table)
     assert config.student is not None
     steps = sum(phase.steps for phase in config.student.trained)
