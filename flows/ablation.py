@@ -116,9 +116,10 @@ def _round(trial: Trial, config: RunConfig, manifests: Mapping[str, Manifest]) -
     """Captions by what the student got wrong, and that student to go on from."""
     assert trial.feedback is not None
     scores = evaluation.scores(config, manifests[evaluation.STAGE])[student_stage.CHECKPOINT]
-    shares = task_shares(scores, strength=trial.feedback.strength, floor=trial.feedback.floor)
+    asked = trial.feedback
+    shares = task_shares(scores, strength=asked.strength, floor=asked.floor)
     get_run_logger().info("%s: shares of the new captions %s", trial.label, shares)
-    return next_round(config, manifests, shares, trial.feedback.num_captions)
+    return next_round(config, manifests, shares, asked.num_captions, balance=asked.balance)
 
 
 # --- what a person sees -------------------------------------------------------------------------

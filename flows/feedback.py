@@ -2,7 +2,8 @@
 
 In:    a run and the overrides under which it was made and evaluated; how many captions to add, and
        how strongly scores decide (`pipeline.feedback`); `changes`, the next round's further values.
-Out:   what `distill` hands on; the shares as a table artifact.
+Out:   what `distill` hands on; the shares as a table artifact: of the new captions and, with
+       `balance`, of all that the student is shown.
 Rerun: the same evaluation asks for the same captions: everything is found again.
 """
 
@@ -28,6 +29,7 @@ def feedback(
     num_captions: Annotated[int, Field(ge=1)] = 3000,
     strength: Annotated[float, Field(ge=0)] = 1.0,
     floor: Annotated[float, Field(ge=0, le=1)] = 0.05,
+    balance: bool = True,
     overrides: dict[str, Any] | None = None,
     changes: dict[str, Any] | None = None,
 ) -> dict[str, Handed]:
@@ -38,7 +40,7 @@ def feedback(
     shares = task_shares(scores, strength=strength, floor=floor)
     rows = [{"task": task, "score": scores[task], "share": shares[task]} for task in shares]
     show_table(f"{config.name}-feedback", rows, "shares of the captions to add")
-    given = next_round(config, upstream, shares, num_captions)
+    given = next_round(config, upstream, shares, num_captions, balance=balance)
     get_run_logger().info("next round: %s", given)
     handed: dict[str, Handed] = distill(
         run=run, overrides={**(overrides or {}), **given, **(changes or {})}

@@ -225,6 +225,7 @@ def _values(values: Mapping[str, Any], feedback: FeedbackPoint | None) -> str:
     if feedback:
         told.append(
             f"goes on after {feedback.after!r} with {feedback.num_captions:,} captions more, "
-            f"shares by (1 - score) ** {feedback.strength:g}, at least {feedback.floor:g}"
+            f"shares by (1 - score) ** {feedback.strength:g}, at least {feedback.floor:g}, of "
+            + ("all that is shown" if feedback.balance else "these alone")
         )
     return "; ".join(told) or "nothing: the values of every point"

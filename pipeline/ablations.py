@@ -30,6 +30,7 @@ class FeedbackPoint(Frozen):
     num_captions: int = Field(ge=1)
     strength: float = Field(1.0, ge=0)
     floor: float = Field(0.05, ge=0, le=1)
+    balance: bool = True  # of all that the student is shown; False: of the new captions alone
 
 
 class Point(Frozen):
@@ -45,6 +46,7 @@ class Study(Frozen):
     axis: Literal["captions", "steps", "label"] = "label"
     reference: str  # the point that the others are compared with
     values: Values = Field({})
+    values_of_all: bool = True  # False: without those of every study, as the run is itself
     seeds: tuple[int, ...] | None = Field(None, min_length=1)  # None: those of all studies
     points: tuple[Point, ...] = Field(min_length=2)
 
@@ -125,7 +127,7 @@ def trials(
 
     def given(point: Point, seed: int) -> Values:
         before = values[point.feedback.after] if point.feedback else {}
-        shared = {**ablations.values, **study.values}
+        shared = {**(ablations.values if study.values_of_all else {}), **study.values}
         found: Values = seeded({**shared, **before, **point.values, **overrides}, seed)
         return found
 

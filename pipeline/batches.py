@@ -26,6 +26,7 @@ from torch import Tensor
 
 from lightgen_model.latents import draw_latents, normalise
 from pipeline.buffers import Buffers
+from pipeline.emphasis import Emphasis
 from pipeline.orders import Order, batch_rows
 from pipeline.table_rows import Rows, TableRows
 from pipeline.text_states import Padded, TextStates
@@ -90,8 +91,9 @@ class FeatureBatches:
         alignment_width: int = 0,
         buckets: int = 0,
         kept: Collection[str] | None = None,
+        emphasis: Emphasis | None = None,
     ) -> "FeatureBatches":
-        """`kept`: the captions to learn from; None: all of them."""
+        """`kept`: the captions to learn from; None: all of them. `emphasis`: the tasks' shares."""
         captions = source.whole("caption_id").to_pylist()
         if not captions:
             raise ValueError("no features to train on: every picture was rejected")
@@ -100,7 +102,9 @@ class FeatureBatches:
         if alignment is not None:
             _same_rows(source, alignment)
         shown = rows if chosen is None else rows[chosen]
-        order = Order(len(shown), batch_size, seed, text.lengths[shown], buckets)
+        every = range(len(captions)) if chosen is None else chosen
+        groups = emphasis.groups([captions[row] for row in every]) if emphasis else ()
+        order = Order(len(shown), batch_size, seed, text.lengths[shown], buckets, groups)
         place = (rows, text, cells, scale, shift, order)
         return FeatureBatches(source, len(shown), *place, alignment, alignment_width, chosen)
 

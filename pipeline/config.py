@@ -594,6 +594,9 @@ class StudentConfig(LoopConfig):
     masking: MaskingConfig = MaskingConfig()
     phases: tuple[TrainingPhase, ...] = Field(min_length=1)
     subset: SubsetConfig | None = None  # None: every caption
+    # Shares of the pictures shown by what they ask for (`pipeline.tasks`); {}: as the data has
+    # them. A task without a share is not shown.
+    task_shares: dict[str, Annotated[float, Field(ge=0)]] = {}
     # End after so many steps of all phases together, the schedules as they are; None: at their end.
     until: int | None = Field(None, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"  # autocast; weights stay float32
@@ -605,12 +608,14 @@ class StudentConfig(LoopConfig):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _batches_divide(self) -> "StudentConfig":
+    def _values_fit(self) -> "StudentConfig":
         for index, phase in enumerate(self.phases):
             _divides(f"phases.{index}.batch_size", phase.batch_size, self)
         total = sum(phase.steps for phase in self.phases)
         if self.until is not None and self.until > total:
             raise ValueError(f"until: {self.until}, but the phases have {total} steps together")
+        if self.task_shares and not sum(self.task_shares.values()):
+            raise ValueError("task_shares: all of them are 0")
         return self
 
     def ends(self) -> list[int]:

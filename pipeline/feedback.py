@@ -2,10 +2,12 @@
 
 In:    the shares of correct pictures by task, from an evaluation; the run that they are of.
 Out:   the overrides of the next round: one more source of captions, whose tasks have the shares
-       that the scores ask for; and the student to go on from.
+       that the scores ask for; with `balance` the same shares of all that the student is shown,
+       new captions and old; and the student to go on from.
 Rerun: the same scores give the same overrides, so the next round's tables are found again.
 
 Rows of the sources before stay as they are: only the new captions are drawn, judged and encoded.
+The old ones are many times the new, so new captions alone would change little of what is learned.
 """
 
 from collections.abc import Mapping
@@ -49,9 +51,12 @@ def next_round(
     upstream: Mapping[str, Manifest],
     shares: Mapping[str, float],
     num_captions: int,
+    *,
+    balance: bool = True,
 ) -> dict[str, Any]:
     """Overrides of the run for its next round, from the student of this one.
 
+    `balance`: the shares are those of all that the student is shown, not of the new captions alone.
     ValueError where the tasks are not those of the embedded world, whose grammar makes captions.
     """
     unknown = sorted(set(shares) - set(TASKS))
@@ -73,4 +78,5 @@ def next_round(
     return {
         "captions.sources": [each.model_dump(mode="json") for each in (*sources, asked)],
         "student.start": str(start),
+        "student.task_shares": dict(shares) if balance else {},
     }

@@ -29,6 +29,7 @@ from pipeline.checkpoints import TrainingFolder
 from pipeline.completeness import require_features
 from pipeline.config import LoopConfig, RunConfig, StudentConfig, TrainingPhase, load_run
 from pipeline.disk import DiskRefused, writing
+from pipeline.emphasis import emphasis_of
 from pipeline.feature_tables import alignment_of, text_columns
 from pipeline.parallel import Weights, gathered, recompute_activations
 from pipeline.prefetch import prefetched
@@ -130,6 +131,7 @@ class PhaseData:
         )
         self.scale, self.shift = autoencoder.scale, autoencoder.shift
         self.kept = subset_of(config, upstream)
+        self.emphasis = emphasis_of(config, upstream, self.kept)
 
     def batches(self, index: int, phase: TrainingPhase) -> FeatureBatches:
         snapshot = self.snapshots[f"features_{phase.image_size}"]
@@ -150,6 +152,7 @@ class PhaseData:
             alignment_width=repa.width if repa else 0,
             buckets=self.values.text_buckets,
             kept=self.kept,
+            emphasis=self.emphasis,
         )
 
 

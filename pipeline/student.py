@@ -42,8 +42,9 @@ UNTRAINED = "untrained"  # what it started from: the floor of every score
 def slice_of(config: StudentConfig) -> dict[str, object]:
     """The values that change the weights; how the training is run does not."""
     left_out = {*LoopConfig.model_fields, "sample_every", "until"}
-    # Students of a time that knew no subsets and no buckets are the same ones.
-    left_out |= {name for name in ("subset", "text_buckets") if not getattr(config, name)}
+    # Students of a time that knew none of these are the same ones.
+    later = ("subset", "task_shares", "text_buckets")
+    left_out |= {name for name in later if not getattr(config, name)}
     values = config.model_dump(mode="json", exclude=left_out)
     # What the folder holds, not where it lies.
     return values | ({"start": weights_identity(config.start, None)} if config.start else {})
@@ -94,6 +95,7 @@ def describe(
             "weights sha256": manifest.content,
             "steps": _steps(config.student),
             "features": upstream["features"].content,
+            **_emphasis(config.student),
         },
         tables=_looks(curve),
         plots=(_loss(config.student, place), *_curve(curve)),
@@ -103,6 +105,12 @@ def describe(
 
 def _steps(student: StudentConfig) -> str:
     return " + ".join(f"{phase.steps} at {phase.image_size} px" for phase in student.trained)
+
+
+def _emphasis(student: StudentConfig) -> dict[str, str]:
+    total = sum(student.task_shares.values())
+    told = (f"{task} {share / total:.0%}" for task, share in student.task_shares.items())
+    return {"shown by task": ", ".join(told)} if student.task_shares else {}
 
 
 def _loss(student: StudentConfig, place: Path) -> Plot:

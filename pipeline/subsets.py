@@ -32,7 +32,7 @@ def subset_of(config: RunConfig, upstream: Mapping[str, Manifest]) -> frozenset[
         return None
     text = upstream["features"].snapshots["text"]
     captions = upstream["captions"].snapshots["captions"]
-    ids, texts = _there(config.root, text, captions)
+    ids, texts = accepted(config.root, text, captions)
     return frozenset(ids[row] for row in chosen(ids, texts, values, config.device).tolist())
 
 
@@ -54,7 +54,7 @@ def measures(config: RunConfig, upstream: Mapping[str, Manifest]) -> dict[str, f
     """Captions and rows of features that the student learns from, and how much of all captions
     they span: the share of clusters reached, the number effectively different (Vendi)."""
     text, captions = upstream["features"].snapshots["text"], upstream["captions"]
-    ids, texts = _there(config.root, text, captions.snapshots["captions"])
+    ids, texts = accepted(config.root, text, captions.snapshots["captions"])
     kept = subset_of(config, upstream)
     own = np.array([kept is None or each in kept for each in ids])
     vectors, clusters = _measured(texts, SubsetConfig(share=1), config.device)
@@ -116,7 +116,7 @@ def _key(seed: int, text: str) -> int:
 
 
 @lru_cache(maxsize=2)
-def _there(
+def accepted(
     root: str, text: Snapshot, captions: Snapshot
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Ids and texts of the captions that have an accepted picture, in the order of `text`."""

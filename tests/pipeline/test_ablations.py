@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline import student
 from pipeline.ablations import ABLATIONS, Ablations, check, load_ablations, trials
+from pipeline.config import load_run
 
 STUDY: dict[str, Any] = {
     "title": "t",
@@ -81,6 +83,27 @@ def test_a_wrong_value_of_a_point_is_found_before_the_first_one() -> None:
         check("tiny", trials(given, given.studies["one"], {}))
 
 
+def test_a_study_may_leave_out_the_values_of_all_studies() -> None:
+    given = Ablations.model_validate(
+        {"values": {"dpo.steps": 9}, "studies": {"with": STUDY, "as-it-is": STUDY}}
+    )
+    apart = given.studies["as-it-is"].model_copy(update={"values_of_all": False})
+    with_all, without = (
+        trials(given, study, {})[0].overrides for study in (given.studies["with"], apart)
+    )
+    assert with_all == {"dpo.steps": 9, **without}
+
+
+def test_the_round_of_the_tiny_run_goes_on_from_its_own_student() -> None:
+    given = load_ablations("tiny")
+    run = load_run("tiny")
+    for trial in trials(given, given.studies["feedback"], {}):
+        if trial.feedback is None:
+            before = load_run("tiny", trial.overrides)
+            assert student.slice_of(before.student) == student.slice_of(run.student)
+            assert before.evaluation == run.evaluation
+
+
 @pytest.mark.parametrize("path", sorted(ABLATIONS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_study_of_the_repository_is_of_its_run(path: Path) -> None:
     given = load_ablations(path.stem)
@@ -95,6 +118,6 @@ def test_the_same_values_are_the_same_training_in_every_study() -> None:
         for name, study in given.studies.items()
     }
     whole = first["data-scale"]["100 %"]
-    assert whole == first["iterations"]["all"] == first["feedback"]["before"]
+    assert whole == first["iterations"]["all"]
     shorter = {**first["data-scale"]["3 %"], "student.until": 800}
     assert first["diversity"]["3 %, random"] == shorter

@@ -74,6 +74,16 @@ def test_the_next_round_adds_captions_that_ask_for_what_is_weak(
     assert len({source["seed"] for source in again["captions.sources"]}) == 3
 
 
+def test_a_round_is_shown_by_the_shares_of_its_captions_unless_told_otherwise(
+    taught, debug_run
+) -> None:
+    shares = task_shares(SCORES)
+    balanced, plain = (next_round(*taught, shares, 9, balance=each) for each in (True, False))
+    assert debug_run(balanced).student.task_shares == shares
+    assert balanced == {**plain, "student.task_shares": shares}
+    assert debug_run({**balanced, **plain}).student.task_shares == {}
+
+
 def test_tasks_without_a_grammar_are_refused(taught) -> None:
     with pytest.raises(ValueError, match=r"no captions can be made for \['actions'\]"):
         next_round(*taught, {"actions": 1.0}, 10)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.batches import FeatureBatches, TableRows, TextStates
 from pipeline.draws import row_generators
-from pipeline.orders import Order
+from pipeline.orders import Group, Order
 from pipeline.prefetch import following
 from pipeline.training import Part
 
@@ -43,6 +43,41 @@ def test_buckets_save_padding_and_do_not_rise_and_fall() -> None:
     assert longest(plain).mean() > 1.8 * mean
     assert longest(bucketed).mean() < 1.2 * mean
     assert abs(np.corrcoef(np.arange(80), longest(bucketed))[0, 1]) < 0.4
+
+
+def grouped(sizes: list[int], shares: list[int], batch: int, buckets: int = 0) -> Order:
+    ends = np.cumsum([0, *sizes])
+    groups = tuple(
+        Group(np.arange(first, last), share / sum(shares))
+        for first, last, share in zip(ends, ends[1:], shares, strict=False)
+    )
+    lengths = np.random.default_rng(1).integers(1, 60, ends[-1])
+    return Order(int(ends[-1]), batch, 3, lengths, buckets, groups)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 9)), min_size=1, max_size=5),
+    st.sampled_from([0, 3]),
+)
+def test_groups_have_their_shares_and_each_row_of_one_comes_as_often(
+    groups: list[tuple[int, int]], buckets: int
+) -> None:
+    sizes, shares = (list(each) for each in zip(*groups, strict=True))
+    order = grouped(sizes, shares, 1, buckets)
+    shown = np.concatenate([order.rows(step) for step in range(4 * order.per_epoch)])
+    times, first = np.bincount(shown, minlength=order.num_rows), 0
+    for size, share in groups:
+        own = times[first : first + size]
+        # An epoch rounds both ends of a group's stretch.
+        assert abs(own.sum() - 4 * order.num_rows * share / sum(shares)) <= 4
+        assert own.max() - own.min() <= 1
+        first += size
+
+
+def test_grouped_epochs_differ_and_a_step_is_always_the_same() -> None:
+    order, again = (grouped([40, 5], [1, 1], 9) for _ in range(2))
+    assert sorted(np.concatenate([order.rows(s) for s in range(5)])[:45]) != list(range(45))
+    assert order.rows(7).tolist() == again.rows(7).tolist() != order.rows(2).tolist()
 
 
 def rank_rows(order: Order, ranks: int, accumulation: int, step: int) -> list[int]:
