@@ -1,8 +1,8 @@
 """Rows on their way into a data file: whatever sizes they come in, the same bytes come out.
 
 In:    batches under a contract.
-Out:   record batches of `CHUNK_ROWS` rows with buffers of exactly these rows, and the schema under
-       which Lance writes them the same each time.
+Out:   record batches of `CHUNK_ROWS` rows, fewer where rows are wide, with buffers of exactly these
+       rows, and the schema under which Lance writes them the same each time.
 Rerun: the bytes of a data file are a function of its rows.
 
 Values that are wide are copied once, into memory that is used again (`pipeline.blocks`).
@@ -20,6 +20,9 @@ from pipeline.snapshots import Table
 
 # Rows of one write. The bytes of a data file depend on it, so it is fixed.
 CHUNK_ROWS = 256
+# Of wide values at once, fixed for the same reason. Lance lays them out in one allocation, and one
+# of 32 MiB or more glibc asks of the system anew each time, which clears it page by page.
+CHUNK_BYTES = 16 * 2**20
 NO_COMPRESSION = {"lance-encoding:compression": "none"}  # for bytes that are compressed already
 
 
@@ -34,10 +37,10 @@ def chunked(
         count += batch.num_rows
         while count >= CHUNK_ROWS:
             whole = pa.concat_tables(waiting)
-            yield _canonical(whole.slice(0, CHUNK_ROWS), schema, memory)
+            yield from _pieces(whole.slice(0, CHUNK_ROWS), schema, memory)
             waiting, count = [whole.slice(CHUNK_ROWS)], count - CHUNK_ROWS
     if count:
-        yield _canonical(pa.concat_tables(waiting), schema, memory)
+        yield from _pieces(pa.concat_tables(waiting), schema, memory)
 
 
 def _conforming(batch: pa.RecordBatch | pa.Table, schema: pa.Schema, table: str) -> pa.Table:
@@ -48,6 +51,23 @@ def _conforming(batch: pa.RecordBatch | pa.Table, schema: pa.Schema, table: str)
         if not column.nullable and rows[column.name].null_count:
             raise ValueError(f"{table}.{column.name}: null in a column that allows none")
     return rows.cast(schema)
+
+
+def _pieces(rows: pa.Table, schema: pa.Schema, memory: Blocks) -> Iterator[pa.RecordBatch]:
+    """A chunk in as many equal parts as its wide values need."""
+    size = sum(_size(column) for column in rows.columns if _is_wide(column))
+    step = -(-len(rows) // max(1, -(-size // CHUNK_BYTES)))
+    for first in range(0, len(rows), step):
+        yield _canonical(rows.slice(first, step), schema, memory)
+
+
+def _size(column: pa.ChunkedArray) -> int:
+    """Bytes of the values of a wide column; `nbytes` would depend on how they came."""
+    kind = column.type
+    if pa.types.is_fixed_size_list(kind):
+        return len(column) * int(kind.list_size) * int(kind.value_type.bit_width) // 8
+    ends = [_ends(piece) for piece in column.chunks if len(piece)]
+    return sum(int(each[-1] - each[0]) for each in ends)
 
 
 def _canonical(rows: pa.Table, schema: pa.Schema, memory: Blocks) -> pa.RecordBatch:

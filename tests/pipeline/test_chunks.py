@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lance.file import LanceFileWriter
 
+from pipeline import chunks
 from pipeline.blocks import Blocks
 from pipeline.chunks import CHUNK_ROWS, NO_COMPRESSION, chunked, reproducible
 
@@ -89,3 +91,17 @@ def test_the_memory_of_a_chunk_is_used_again_once_nobody_holds_it() -> None:
     assert len(set(places)) <= 2
     held = list(chunked([rows], reproducible(SCHEMA), "things", memory))
     assert pa.Table.from_batches(held).equals(rows.cast(reproducible(SCHEMA)))
+
+
+@given(st.lists(st.integers(0, ROWS), max_size=4))
+@settings(max_examples=10, deadline=None)
+def test_wide_rows_come_in_equal_parts_however_they_arrive(cuts: list[int]) -> None:
+    rows, schema = rows_of(3, 0), reproducible(SCHEMA)
+    places = sorted({0, ROWS, *cuts})
+    arriving = [rows.slice(a, b - a) for a, b in itertools.pairwise(places)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "CHUNK_BYTES", 40_000)
+        found = list(chunked(arriving, schema, "things", Blocks()))
+    # Each row has 300 bytes of numbers and about 90 of bits: three parts of 256, one of 70.
+    assert [len(each) for each in found] == [86, 86, 84, 86, 86, 84, 70]
+    assert pa.Table.from_batches(found).equals(rows.cast(schema))
