@@ -51,6 +51,7 @@ def test_auto_is_the_cluster_of_this_machine_or_of_its_environment(
 
 
 def test_a_run_on_a_cluster_that_is_not_there_is_refused_before_any_stage() -> None:
+    pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed")
     there = {"task_runner": "ray", "ray": {"address": "127.0.0.1:9"}}
     with pytest.raises(ValueError, match=r"cannot start .*\n.*'127.0.0.1:9': nobody answers there"):
         preflight.check(load_run("tiny", {"engine": there}), ["captions", "images"])
