@@ -110,14 +110,18 @@ def test_leftovers_older_than_a_day_are_swept_and_fresh_ones_spared(whole):
     root = Path(whole.root)
     data = next((root / "tables").glob("images-*")) / "data"
     old, new = data / ".tmpAbC", root / "checkpoints" / ".state-000000001.pt.part"
-    for path in (old, new):
+    shard, growing = (data / f".{name}.part" / "rows.part" for name in ("shard.1", "shard.2"))
+    for path in (old, new, shard, growing):
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"half")
     grown_old(root)
-    os.utime(new)
+    for path in (new, growing):
+        os.utime(path)
     plan = retain(root, remove=True)
-    assert [item.place for item in plan.going] == [str(old.relative_to(root))]
-    assert not old.exists()
-    assert new.exists()
+    gone = (shard.parent, old)
+    assert [item.place for item in plan.going] == [str(path.relative_to(root)) for path in gone]
+    assert not any(path.exists() for path in gone)
+    assert all(path.exists() for path in (new, growing))
 
 
 def test_what_a_living_process_holds_stays_until_it_dies(whole):
