@@ -10,23 +10,17 @@ a policy learns what is asked for, and not to draw more.
 
 from collections.abc import Sequence
 
-from pipeline.pair_builders import TIE, Contender, Pairing, apart
+from pipeline.pair_builders import Contender, Pairing, apart
+from pipeline.pair_builders.good_over_bad import GoodOverBad, parted
 
 
-class EveryGoodOverBad:
+class EveryGoodOverBad(GoodOverBad):
     name = "every_good_over_bad"
-    reads_teacher = False
-
-    def __init__(self, min_margin: float) -> None:
-        self.min_margin = min_margin
 
     def pair(self, teacher: Sequence[Contender], samples: Sequence[Contender]) -> list[Pairing]:
-        good = [sample for sample in samples if sample.good]
-        bad = [sample for sample in samples if not sample.good]
+        good, bad = parted(samples)
         if not (good and bad):
-            best = max(samples, key=lambda sample: sample.score)
-            worst = min(samples, key=lambda sample: sample.score)
-            return [Pairing(best, worst, TIE)]
+            return super().pair(teacher, samples)
         return [
             Pairing(winner, loser, apart(winner, loser, self.min_margin))
             for winner in good

@@ -13,6 +13,12 @@ from collections.abc import Sequence
 from pipeline.pair_builders import TIE, Contender, Pairing, apart
 
 
+def parted(samples: Sequence[Contender]) -> tuple[list[Contender], list[Contender]]:
+    """Those that the thresholds keep, and the others."""
+    good = [sample for sample in samples if sample.good]
+    return good, [sample for sample in samples if not sample.good]
+
+
 class GoodOverBad:
     name = "good_over_bad"
     reads_teacher = False
@@ -21,8 +27,7 @@ class GoodOverBad:
         self.min_margin = min_margin
 
     def pair(self, teacher: Sequence[Contender], samples: Sequence[Contender]) -> list[Pairing]:
-        good = [sample for sample in samples if sample.good]
-        bad = [sample for sample in samples if not sample.good]
+        good, bad = parted(samples)
         best = max(good or samples, key=lambda sample: sample.score)
         worst = min(bad or samples, key=lambda sample: sample.score)
         clear = bool(good and bad)
