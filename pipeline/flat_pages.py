@@ -9,10 +9,12 @@ Lance promises no layout. So it is read from each file's own description, and wh
 compares some rows with what Lance takes (`probe`) before the rest is believed.
 
 A page of a fixed width is its rows end to end. A page of bytes has before each row its length in
-eight bytes, and beside the rows an index: where each one begins.
+eight bytes, and beside the rows an index: where each one begins. A page of one row, or of rows that
+are all the same, has its bytes once, after their offsets, and does not say how many rows it is.
 """
 
 import re
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from pipeline.tables import layout
 __all__ = ["Bytes", "FlatColumn", "MappedFiles", "NotFlat", "Rows", "cut", "flat_columns"]
 Rows = NDArray[np.int64]
 PREFIX = 8  # bytes before a row of bytes: its length
+CONSTANT, ONCE = "ConstantLayout", 28  # what stands before the bytes of such a page, in bytes
 PROBED = 16  # rows
 ASKED = 8  # rows of a batch, whether they are in memory: to ask of all costs a tenth of a copy
 
@@ -53,10 +56,10 @@ class FlatColumn:
 
     def expect(self, rows: Rows) -> None:
         """These rows are read soon. Where the few asked about are in memory, all are."""
-        places = self._at(np.unique(rows))  # in the order of the disk
-        asked = places[:: max(1, len(places) // ASKED)]
+        rows = np.unique(rows)  # in the order of the disk
+        asked = self._at(rows[:: max(1, len(rows) // ASKED)])
         if not all(self.files.is_there(file, first + size // 2) for file, first, size in asked):
-            for file, first, size in places:
+            for file, first, size in self._at(rows):
                 self.files.expect(file, first, size)
 
     def _at(self, rows: Rows) -> list[tuple[int, int, int]]:
@@ -108,9 +111,15 @@ def _column(content: Bytes, described: Any, name: str, kind: pa.DataType) -> tup
     pages = described.columns[described.schema.names.index(name)].pages
     read = _fixed if pa.types.is_fixed_size_list(kind) else _ragged
     places = [read(content, page, kind) for page in pages]
+    once = [place for place, page in enumerate(pages) if CONSTANT in page.encoding]
+    rest = described.num_rows - sum(len(positions) for positions, _ in places)
+    if rest > 0 and len(once) == 1:
+        position, size = places[once[0]]
+        places[once[0]] = np.repeat(position, rest + 1), np.repeat(size, rest + 1)
+    elif rest:
+        rows = described.num_rows - rest
+        raise NotFlat(f"its pages have {rows} rows, the file {described.num_rows}")
     positions, sizes = (np.concatenate(each) for each in zip(*places, strict=True))
-    if len(positions) != described.num_rows:
-        raise NotFlat(f"its pages have {len(positions)} rows, the file {described.num_rows}")
     return positions, sizes
 
 
@@ -124,6 +133,8 @@ def _fixed(content: Bytes, page: Any, kind: pa.DataType) -> tuple[Rows, Rows]:
 
 
 def _ragged(content: Bytes, page: Any, kind: pa.DataType) -> tuple[Rows, Rows]:
+    if CONSTANT in page.encoding:
+        return _once(content, page)
     (rows, bits), buffers = _described(page, "BitsPerOffset"), page.buffers
     if bits != 8 * PREFIX or "values: None" not in page.encoding or len(buffers) != 2:
         raise NotFlat("a page is compressed")
@@ -137,6 +148,19 @@ def _ragged(content: Bytes, page: Any, kind: pa.DataType) -> tuple[Rows, Rows]:
     if begins[0] != 0 or begins[-1] != data.size or (sizes < 0).any():
         raise NotFlat("the index of a page does not fit its rows")
     return data.position + begins[:-1] + PREFIX, sizes
+
+
+def _once(content: Bytes, page: Any) -> tuple[Rows, Rows]:
+    """The bytes that all rows of a page have, as if it were one row.
+
+    In its buffer: how many buffers it holds, the length of each, then offsets, then the bytes.
+    """
+    if len(page.buffers) == 1:
+        position, size = page.buffers[0].position + ONCE, page.buffers[0].size - ONCE
+        head = struct.pack("<3I2q", 2, 16, max(size, 0), 0, size)
+        if content[position - ONCE : position].tobytes() == head:
+            return np.array([position]), np.array([size])
+    raise NotFlat("a page of equal rows is laid out otherwise")
 
 
 def _described(page: Any, unit: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.flat_pages import FlatColumn, cut, flat_columns
@@ -54,6 +54,8 @@ def opened(root: Path, snapshot: Snapshot) -> TableRows:
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+@example([1], 300)
+@example([257, 1, 513], 70_000)  # of wide rows, a file's last page may be one row
 @given(st.lists(st.integers(0, 700), min_size=1, max_size=3), st.sampled_from([300, 5000]))
 def test_pages_hold_what_lance_reads(tmp_path_factory, counts: list[int], least: int) -> None:
     root = tmp_path_factory.mktemp("pages")
@@ -68,6 +70,16 @@ def test_pages_hold_what_lance_reads(tmp_path_factory, counts: list[int], least:
     for name in WIDE:
         found, expected = mapped.bits(name, rows), cut(whole[name]).views(rows)
         assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("size", [0, 700])
+def test_rows_that_are_all_the_same_lie_in_a_page_once(tmp_path, size: int) -> None:
+    rows, same = rows_of(30, 0), pa.array([bytes(range(100)) * (size // 100)] * 30)
+    batch = rows.set_column(2, SCHEMA.field("bytes"), same.cast(pa.large_binary()))
+    folder = TableFolder(tmp_path, Table("wide", 1, SCHEMA), [])
+    mapped = opened(tmp_path, folder.commit([folder.write_shard("one", [batch])], "in"))
+    found = mapped.mapped["bytes"].views(np.array([29, 0, 7]))
+    assert [view.tobytes() for view in found] == same.take([29, 0, 7]).to_pylist()
 
 
 def test_all_ways_of_reading_give_the_same_rows(tmp_path, monkeypatch) -> None:
