@@ -16,14 +16,13 @@ pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed")
 from ray.cluster_utils import Cluster
 
 from flows.distillation import distill
-from flows.training import student
+from flows.training import dpo, student
 from pipeline import cluster as nodes
 from pipeline.config import NodeShare
 from tests.flows import two_nodes
 from tests.flows.conftest import debug_values
 
 pytestmark = pytest.mark.slow  # nodes start, and processes on them that import what a flow does
-WEIGHTS = "checkpoints/*/final/model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def run(folder: Path, launcher: str = "", **engine: Any) -> Path:
-    """Captions to features, and with a launcher a short training by two processes."""
+    """Captions to features, and with a launcher short trainings by two processes, DPO's as well."""
     values = debug_values(folder / "artifacts")
     values["captions"] = {
         "sources": [{"kind": "shapes", "num_captions": 900}],
@@ -47,7 +46,9 @@ def run(folder: Path, launcher: str = "", **engine: Any) -> Path:
     }
     phase = values["student"]["phases"][0] | {"steps": 60}  # long enough to be killed in
     values["student"] |= {"phases": [phase], "num_processes": 2, "launcher": launcher}
-    for stage in ("preferences", "dpo", "evaluation", *(() if launcher else ("student",))):
+    values["dpo"] |= {"steps": 60, "checkpoint_every": 4}
+    values["dpo"] |= {"num_processes": 2, "launcher": launcher}
+    for stage in ("evaluation", *(() if launcher else ("student", "preferences", "dpo"))):
         del values[stage]
     folder.mkdir(exist_ok=True)
     path = folder / "debug.yaml"
@@ -93,23 +94,27 @@ def struck(doomed: Callable[[], Any]) -> Iterator[list[Any]]:
     striker.join()
 
 
+@pytest.mark.parametrize("stage", [student, dpo], ids=lambda stage: stage.name)
 def test_two_nodes_train_the_weights_that_torchrun_trains_though_one_dies(
-    cluster: Cluster, alone: Path, tmp_path: Path
+    cluster: Cluster, alone: Path, tmp_path: Path, stage: Any
 ) -> None:
     root, trains = tmp_path / "artifacts", {"resources": {"train": 1}}
-    shutil.copytree(alone, root, ignore=shutil.ignore_patterns("student-*"))
+    trained = f"checkpoints/{stage.name}-*"
+    shutil.copytree(alone, root, ignore=shutil.ignore_patterns(f"{stage.name}-*"))
     there = [cluster.add_node(**two_nodes.SMALL, **trains) for _ in range(3)]
     engine = on(cluster)
-    engine["ray"] |= {"stages": {"student": trains}}
+    engine["ray"] |= {"stages": {stage.name: trains}}
 
     def at_work_with_a_state() -> Any:
-        return two_nodes.at_work(there) if list(root.rglob("state-*.pt")) else None
+        saved = list(root.glob(f"{trained}/**/state-*.pt"))
+        return two_nodes.at_work(there) if saved else None
 
     with struck(at_work_with_a_state) as killed:
-        student(run=str(run(tmp_path, "ray", **engine)))
+        stage(run=str(run(tmp_path, "ray", **engine)))
     for node in set(there) - set(killed):
         cluster.remove_node(node)
-    [expected], [made] = alone.glob(WEIGHTS), root.glob(WEIGHTS)
+    weights = f"{trained}/final/model.safetensors"
+    [expected], [made] = alone.glob(weights), root.glob(weights)
     assert killed
     assert made.read_bytes() == expected.read_bytes()
 
