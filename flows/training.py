@@ -70,7 +70,7 @@ def dpo(
     upstream: Above = None,
     round: Round = 1,
 ) -> State[Handed]:
-    """Align with DPO; called alone, also go through the later rounds and evaluate them all."""
+    """Align with DPO; called alone, also go through what follows: later rounds, evaluation."""
     changes = dict(overrides or {})
     if beta is not None:
         changes["dpo.beta"] = beta
@@ -83,7 +83,8 @@ def dpo(
             for stage in (preferences, dpo):
                 given: Any = stage(run=run, overrides=changes, upstream=handed, round=later)
                 handed[rounds.name_of(stage.name, later)] = given
-        evaluate(run=run, overrides=changes, upstream=handed)
+        if config.evaluation is not None:  # a run may end with its alignment
+            evaluate(run=run, overrides=changes, upstream=handed)
     return state
 
 

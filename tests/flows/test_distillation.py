@@ -69,6 +69,12 @@ def test_another_beta_runs_dpo_and_its_evaluation_alone(made: tuple[Path, Any]) 
     assert new == {"dpo", "scores"}
 
 
+def test_a_run_that_ends_with_its_alignment_is_aligned_alone(made: tuple[Path, Any]) -> None:
+    run, _ = made
+    state = dpo(run=str(run), overrides={"evaluation": None}, return_state=True)
+    assert state.is_completed()
+
+
 def test_every_stage_leaves_its_artifacts(made: tuple[Path, Any]) -> None:
     with get_client(sync_client=True) as client:
         ours = ArtifactFilter(key=ArtifactFilterKey(like_="debug-%"))
