@@ -1,49 +1,25 @@
 """The server as compose starts it, behind a password: ours come in, others do not."""
 
-import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.infra.composed import running, settings
+
 AUTH = "someone:planted-5a1c"
 OWNER = httpx.BasicAuth(*AUTH.split(":"))
 
 
-def of_compose() -> dict[str, str]:
-    """Settings of the server in compose that need no database of its own."""
-    services = yaml.safe_load((ROOT / "infra/compose.yaml").read_text())["services"]
-    given = services["server"]["environment"]
-    return {name: value for name, value in given.items() if "${" not in value}
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Server and worker as `make distill` starts them, in a folder of their own."""
-    tmp_path = tmp_path_factory.mktemp("password")
-    (tmp_path / "infra").mkdir()
-    shutil.copy(ROOT / "infra/services.sh", tmp_path / "infra")
-    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    secrets = {"PREFECT_SERVER_API_AUTH_STRING": AUTH, "PREFECT_API_AUTH_STRING": AUTH}
-    environment = {**os.environ, **of_compose(), **secrets, "PORT": port}
-
-    def run(script: str) -> None:
-        command = ["bash", "-c", f"set -e; source infra/services.sh; {script}"]
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=240)
-
-    try:
-        run("start_server; start_worker")
-        yield f"http://127.0.0.1:{port}/api"
-    finally:
-        run("stop worker; stop server")
+    """The server's API; with a SQLite of its own."""
+    chosen = settings("server", {"LIGHTGEN_AUTH": AUTH})
+    del chosen["PREFECT_API_DATABASE_CONNECTION_URL"]
+    with running(tmp_path_factory.mktemp("password"), chosen) as within:
+        yield within["PREFECT_API_URL"]
 
 
 def test_only_who_has_the_password_comes_in(server: str) -> None:
