@@ -81,11 +81,13 @@ def on_a_shared_folder(root: Path, captions: int, base: float, expected: Any) ->
             killed = Run(root / "killed", captions, train=False)
             with struck(lambda: bool(writes(pids(SECOND)))):
                 seconds = killed.distil()
-            row = told(killed, seconds, base, (expected[0], []))
+            data = files(root / "alone" / "artifacts", of_students=False)
+            row = told(killed, seconds, base, (data, []))
             yield ("second node killed while it writes a shard", *row[:-1], "")
         with node(SECOND) as second:
             trained = Run(root / "trained", captions)
-            shutil.copytree(two.root, trained.root, ignore=shutil.ignore_patterns("student-*"))
+            untrained = shutil.ignore_patterns("student-*", "dpo-*")
+            shutil.copytree(two.root, trained.root, ignore=untrained)
             with struck(lambda: bool(list(trained.root.rglob("state-*.pt"))), second.again):
                 seconds = trained.distil()
             row = told(trained, seconds, base, expected)
@@ -137,7 +139,7 @@ def told(run: "Run", seconds: float, base: float, expected: Any) -> tuple[str, .
 
 
 def weights(root: Path) -> list[bytes]:
-    paths = sorted((root / "checkpoints").glob("student-*/final/model.safetensors"))
+    paths = sorted((root / "checkpoints").glob("*/final/model.safetensors"))
     return [path.read_bytes() for path in paths]
 
 
@@ -163,7 +165,7 @@ def struck(sign: Callable[[], bool], then: Callable[[], Any] = lambda: None) -> 
 
 @dataclass
 class Run:
-    """Captions to student; with an address all of it but the captions on the cluster."""
+    """Captions to DPO; with an address all of it but the captions on the cluster."""
 
     folder: Path
     captions: int
@@ -184,10 +186,11 @@ class Run:
         shard = max(self.captions // 9, 1)
         values["captions"] = {"sources": [source], "rows_per_shard": shard}
         launcher = "ray" if self.address else "torchrun"
-        values["student"] |= {"num_processes": 2, "launcher": launcher}
+        for stage in ("student", "dpo"):
+            values[stage] |= {"num_processes": 2, "launcher": launcher}
         # Long enough to be killed in its middle.
         values["student"]["phases"][0]["steps"] = 60
-        for stage in ("preferences", "dpo", "evaluation", *(() if self.train else ("student",))):
+        for stage in ("evaluation", *(() if self.train else ("student", "preferences", "dpo"))):
             del values[stage]
         ray = {"task_runner": "ray", "ray": {"address": self.address, "wait_seconds": 120}}
         self.folder.mkdir(exist_ok=True)

@@ -87,9 +87,14 @@ def kill(pids: list[int]) -> None:
             continue
 
 
-def files(folder: Path) -> dict[str, bytes]:
+OF_STUDENTS = ("samples-", "preferences-")  # tables of what a student drew
+
+
+def files(folder: Path, of_students: bool = True) -> dict[str, bytes]:
     """Every data file below a root's tables, by its place."""
-    paths = sorted((folder / "tables").rglob("data/*.lance"))
+    tables = sorted((folder / "tables").iterdir())
+    wanted = [path for path in tables if of_students or not path.name.startswith(OF_STUDENTS)]
+    paths = [path for table in wanted for path in sorted(table.rglob("data/*.lance"))]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
