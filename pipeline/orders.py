@@ -48,7 +48,7 @@ class Order:
         epoch, place = divmod(step, self.per_epoch)
         plain = self.buckets < 2 or self.lengths is None
         order = self.epoch(epoch) if plain else bucketed_order(self, epoch)
-        return np.resize(order[place * self.batch_size :], self.batch_size)
+        return batch_of(order, place, self.batch_size)
 
     def epoch(self, epoch: int) -> Rows:
         """Rows (num_rows,) of an epoch in turn, without buckets."""
@@ -64,7 +64,12 @@ def batch_rows(num_rows: int, batch_size: int, seed: int, step: int) -> Rows:
     """
     per_epoch = max(1, num_rows // batch_size)
     epoch, place = divmod(step, per_epoch)
-    return np.resize(epoch_order(num_rows, seed, epoch)[place * batch_size :], batch_size)
+    return batch_of(epoch_order(num_rows, seed, epoch), place, batch_size)
+
+
+def batch_of(order: Rows, place: int, size: int) -> Rows:
+    """The `place`-th batch; what is smaller than one is repeated."""
+    return np.resize(order[place * size : (place + 1) * size], size)  # copies what it is given
 
 
 # Two, since an epoch's last batches are made while the next one's first are made ready.

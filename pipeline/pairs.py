@@ -20,6 +20,7 @@ from torch import Tensor
 from pipeline.batches import Rows, TableRows, TextStates, batch_rows
 from pipeline.config import RunConfig
 from pipeline.drawing import encode
+from pipeline.orders import batch_of
 from pipeline.tables import Snapshot, take
 from pipeline.tasks import task_of
 from pipeline.verdicts import decoded
@@ -78,8 +79,7 @@ class Pairs:
         if not self.groups:
             return batch_rows(len(self), batch_size, seed, step)
         epoch, place = divmod(step, max(1, len(self) // batch_size))
-        order = balanced_order(self.groups, seed, epoch)
-        return np.resize(order[place * batch_size :], batch_size)
+        return batch_of(balanced_order(self.groups, seed, epoch), place, batch_size)
 
     def take(self, pairs: Rows) -> tuple[Tensor, Tensor]:
         """Latents (B, c, h, w) of the winners, and of the losers."""

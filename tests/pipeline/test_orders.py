@@ -1,6 +1,7 @@
 """The order of rows: one for any number of processes, resumed anywhere, with buckets or without."""
 
 import multiprocessing
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,17 @@ def test_buckets_save_padding_and_do_not_rise_and_fall() -> None:
     assert longest(plain).mean() > 1.8 * mean
     assert longest(bucketed).mean() < 1.2 * mean
     assert abs(np.corrcoef(np.arange(80), longest(bucketed))[0, 1]) < 0.4
+
+
+@pytest.mark.parametrize("buckets", [0, 4])
+def test_a_step_costs_what_its_batch_does_not_what_the_table_does(buckets: int) -> None:
+    order = order_of(100_000, buckets)
+    order.rows(0)  # the epoch's order is made once
+    tracemalloc.start()
+    order.rows(1)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10_000
 
 
 def grouped(sizes: list[int], shares: list[int], batch: int, buckets: int = 0) -> Order:
