@@ -51,8 +51,7 @@ def on_nodes(
     place, patience = f"engine.ray.stages.{name}", config.engine.ray.wait_seconds
     api = PREFECT_API_URL.value() or ""
     with _connected(config) as runner, posted(config, upstream, name, api) as post:
-        nodes = cluster.fitting(place, share)
-        cluster.check_nodes(nodes, post)
+        nodes = cluster.check_nodes(cluster.fitting(place, share), post)
         names = ", ".join(map(cluster.name_of, nodes))
         get_run_logger().info("%s shards for %s nodes: %s", len(todo), len(nodes), names)
         one = task(name="make", **task_values(config))(make_on_node)

@@ -28,7 +28,7 @@ from lightgen_model.latents import draw_latents, normalise
 from pipeline.buffers import Buffers
 from pipeline.emphasis import Emphasis
 from pipeline.orders import Order, batch_rows
-from pipeline.table_rows import Rows, TableRows
+from pipeline.table_rows import Bytes, Rows, TableRows
 from pipeline.text_states import Padded, TextStates
 
 __all__ = [
@@ -40,6 +40,8 @@ __all__ = [
     "batch_rows",
     "position_of",
 ]
+
+TOGETHER = 16  # rows of latents, which a core still has at hand from one operation to the next
 
 
 class Batch(NamedTuple):
@@ -138,8 +140,7 @@ class FeatureBatches:
     def _latents(self, rows: Rows, generators: Iterable[torch.Generator]) -> Tensor:
         """Drawn from moments, each with its own generator; means are taken as they are."""
         if "means" in self.source.columns:
-            means = shaped(self.source.fixed("means", rows), self.cells)
-            return self._normalised(means)
+            return self._normalised(self.source.bits("means", rows))
         moments = shaped(self.source.fixed("moments", rows), self.cells)
         drawn = [
             draw_latents(one[None], self.scale, self.shift, generator)
@@ -147,10 +148,15 @@ class FeatureBatches:
         ]
         return torch.cat(drawn)
 
-    def _normalised(self, means: Tensor) -> Tensor:
-        """As `normalise` has it, in memory that was touched before."""
-        out = self.memory.empty(4 * means.numel()).view(torch.float32).view(means.shape)
-        return out.copy_(means).sub_(self.shift).mul_(self.scale)
+    def _normalised(self, means: Sequence[Bytes]) -> Tensor:
+        """As `normalise` has it, a few rows at a time, in memory that was touched before."""
+        out = self.memory.empty(2 * len(means) * means[0].size).view(torch.float32)
+        out = out.view(len(means), -1)
+        for first in range(0, len(means), TOGETHER):
+            some = self.source.gathered(means[first : first + TOGETHER])
+            rows = out[first : first + TOGETHER].copy_(torch.from_numpy(some))
+            rows.sub_(self.shift).mul_(self.scale)
+        return rearrange(out, "b (c h w) -> b c h w", h=self.cells, w=self.cells)
 
     def _features(self, rows: Rows) -> Tensor | None:
         if self.alignment is None:

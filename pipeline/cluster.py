@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
@@ -174,27 +174,42 @@ def _has(node: Mapping[str, Any]) -> dict[str, float]:
     return {name: n for name, n in node["Resources"].items() if not name.startswith(hidden)}
 
 
-def check_nodes(nodes: Sequence[Mapping[str, Any]], post: Post) -> None:
-    """ValueError with a sentence for each node that cannot work for this run."""
+def check_nodes(nodes: Sequence[Mapping[str, Any]], post: Post) -> list[Mapping[str, Any]]:
+    """Those that still live; ValueError with a sentence for each that cannot work for this run."""
     look = ray.remote(num_cpus=0, max_retries=0)(complaints_of)
     asked = [(node, look.options(scheduling_strategy=_on(node)).remote(post)) for node in nodes]
-    wrong = [f"node {name_of(node)} {said}" for node, ref in asked for said in _told(ref)]
+    # The others do the work of one that died since they were counted, as if it had died later.
+    told = [(node, said) for node, ref in asked if (said := _told(ref, node)) is not None]
+    wrong = [f"node {name_of(node)} {line}" for node, said in told for line in said]
     if wrong:
         raise ValueError("engine.ray: " + "; ".join(wrong))
+    return [node for node, _ in told]
+
+
+def _gone(node: Mapping[str, Any]) -> bool:
+    end = time.monotonic() + LOOK_SECONDS  # Ray tells of a death here and there, not all at once
+    while node["NodeID"] in {each["NodeID"] for each in _living()}:
+        if time.monotonic() > end:
+            return False
+        time.sleep(LOOK_SECONDS / 10)
+    return True
 
 
 def _on(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
 
 
-def _told(ref: Any) -> list[str]:
+def _told(ref: Any, node: Mapping[str, Any]) -> list[str] | None:
+    """What a node complains of; None where it died."""
     try:
         return list(ray.get(ref, timeout=CHECK_SECONDS))
     except GetTimeoutError:
         return [f"did not answer within {CHECK_SECONDS:.0f} s"]
-    except RayError as error:  # it has not our code, or died
+    except RayError as error:
+        if not isinstance(error, RayTaskError) and _gone(node):
+            return None
         words = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return [f"cannot work: {words[-1]}"]
+        return [f"cannot work: {words[-1]}"]  # it has not our code, or does not start processes
 
 
 def first_done(refs: Sequence[Any], place: str, share: NodeShare, wait_seconds: float) -> Any:

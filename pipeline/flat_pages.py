@@ -50,9 +50,9 @@ class FlatColumn:
     sizes: Rows  # (N,) bytes
 
     def views(self, rows: Rows) -> list[Bytes]:
-        return [
-            self.files.bytes_of(file)[first : first + size] for file, first, size in self._at(rows)
-        ]
+        places = self._at(rows)
+        contents = {file: self.files.bytes_of(file) for file in {place[0] for place in places}}
+        return [contents[file][first : first + size] for file, first, size in places]
 
     def expect(self, rows: Rows) -> None:
         """These rows are read soon. Where the few asked about are in memory, all are."""

@@ -22,7 +22,7 @@ from pipeline.flat_pages import Bytes, FlatColumn, NotFlat, Rows, cut, flat_colu
 from pipeline.roots import root_of
 from pipeline.tables import Snapshot, at_hand, data_file, read, take
 
-__all__ = ["Rows", "TableRows"]
+__all__ = ["Bytes", "Rows", "TableRows"]
 logger = logging.getLogger(__name__)
 
 
@@ -77,10 +77,13 @@ class TableRows:
 
     def fixed(self, column: str, rows: Rows) -> NDArray[np.float16]:
         """Rows (B, width) of a column of equally long float16 lists."""
-        views = self.bits(column, rows)
+        return self.gathered(self.bits(column, rows))
+
+    def gathered(self, views: Sequence[Bytes]) -> NDArray[np.float16]:
+        """Rows of such a column in one piece, in memory that is used again."""
         out = self._memory.empty(len(views) * views[0].size).view(len(views), -1).numpy()
-        for place in np.argsort(rows).tolist():
-            out[place] = views[place]
+        for place, view in enumerate(views):
+            out[place] = view
         return out.view(np.float16)
 
     def expect(self, rows: Rows) -> None:

@@ -68,7 +68,8 @@ def ways(root: Path, captions: int, chosen: Sequence[str]) -> Iterator[Row]:
     expected = files(alone.root), weights(alone.root)
     assert len(expected[0]) > 20
     assert len(expected[1]) == 2
-    yield ("one machine, torchrun", f"{base:.0f}", "1.0x", f"{len(expected[0])} files", "1 file")
+    counts = [f"{len(each)} files" for each in expected]
+    yield ("one machine, torchrun", f"{base:.0f}", "1.0x", *counts)
     for name in chosen:
         yield from WAYS[name](root, captions, base, expected)
 

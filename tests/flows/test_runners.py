@@ -18,7 +18,8 @@ from ray.cluster_utils import Cluster
 from flows.distillation import distill
 from flows.training import dpo, student
 from pipeline import cluster as nodes
-from pipeline.config import NodeShare
+from pipeline.config import NodeShare, load_run
+from pipeline.posts import posted
 from tests.flows import two_nodes
 from tests.flows.conftest import debug_values
 
@@ -74,6 +75,20 @@ def test_what_no_node_has_is_said_before_ray_waits_for_it(cluster: Cluster) -> N
         pytest.raises(ValueError, match=r"images: .*'GPU': 1.* fits no node .*'CPU': 1"),
     ):
         nodes.fitting("engine.ray.stages.images", NodeShare(num_gpus=1))
+
+
+def test_a_node_that_died_before_a_stage_is_left_out_and_others_work(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    config = load_run(run(tmp_path, **on(cluster)))
+    with nodes.reached(cluster.address), posted(config, {}, "images") as post:
+        doomed = cluster.add_node(**two_nodes.SMALL)
+        counted = nodes.fitting("engine.ray.stages.images", NodeShare())
+        two_nodes.kill(two_nodes.processes(doomed))
+        left = nodes.check_nodes(counted, post)
+    assert {node["NodeID"] for node in counted} - {node["NodeID"] for node in left} == {
+        doomed.node_id
+    }
 
 
 @contextmanager

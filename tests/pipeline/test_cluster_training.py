@@ -50,7 +50,7 @@ class Fits:
 
 def train(monkeypatch: pytest.MonkeyPatch, fits: Fits, count: int = 8, **ray: Any) -> None:
     monkeypatch.setattr(cluster, "ray", Nodes(4, 4))
-    monkeypatch.setattr(cluster, "check_nodes", lambda nodes, post: None)
+    monkeypatch.setattr(cluster, "check_nodes", lambda nodes, post: nodes)
     monkeypatch.setattr(cluster_training, "trainer_of", fits)
     monkeypatch.setenv(cluster_training.PATIENCE, "")  # put back afterwards
     values = {"student.num_processes": count, "engine": {"ray": PATIENT | ray}}
