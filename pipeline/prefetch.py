@@ -5,11 +5,12 @@ Out:   its value for the key that is asked for. Nothing that is made depends on 
        the same values are made when they are asked for.
 Rerun: a key that was not foreseen is made at once, and what follows it is foreseen from there.
 
+Who asks for a value that is still being made does not wait idly: it makes what no thread has begun.
 An error in a thread is raised where its key is asked for. `close` drops what nobody asked for and
 waits for what is being made; afterwards, keys are made when they are asked for.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
@@ -55,6 +56,9 @@ class Prefetch(Generic[Key, Value]):
         for other in wanted:
             if other not in self._begun:
                 self._begun[other] = self._threads.submit(self._ready, other)
+        if mine.cancel():  # no thread was free for it
+            return self._ready(key)
+        self._help(mine, wanted)
         return mine.result()
 
     def close(self) -> None:
@@ -73,6 +77,18 @@ class Prefetch(Generic[Key, Value]):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _help(self, mine: Future[Value], wanted: Sequence[Key]) -> None:
+        """Until `mine` is there, make what is wanted next."""
+        for key in wanted:
+            if mine.done():
+                return
+            if self._begun[key].cancel():
+                made = self._begun[key] = Future()
+                try:
+                    made.set_result(self._ready(key))
+                except Exception as error:  # for who asks for it
+                    made.set_exception(error)
 
     def _ready(self, key: Key) -> Value:
         after = self._follow(key)

@@ -47,10 +47,26 @@ def test_what_follows_is_made_before_it_is_asked_for_and_no_more() -> None:
         ready(0)
         wait_until(lambda: len(made) == 3)
         time.sleep(0.05)
-        assert made == [0, 1, 2]
-        assert expected == [0, 1, 2, 3]
+        assert sorted(made) == [0, 1, 2]
+        assert sorted(expected) == [0, 1, 2, 3]
         ready(1)
-        wait_until(lambda: made == [0, 1, 2, 3])
+        wait_until(lambda: sorted(made) == [0, 1, 2, 3])
+
+
+def test_who_waits_makes_what_no_thread_has_begun() -> None:
+    makers, second = dict[int, str](), threading.Event()
+
+    def make(key: int) -> int:
+        makers[key] = threading.current_thread().name
+        if key == 0:
+            assert second.wait(20)
+        if key == 1:
+            second.set()
+        return key
+
+    with Prefetch(make, counting(9), threads=1) as ready:
+        assert [ready(key) for key in range(3)] == [0, 1, 2]
+    assert threading.current_thread().name in makers.values()
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
