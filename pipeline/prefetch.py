@@ -36,19 +36,22 @@ class Prefetch(Generic[Key, Value]):
         threads: int,
         expect: Callable[[Key], None] = lambda key: None,
     ) -> None:
-        """`expect` is told of a key one value before it is made, so that a disk may begin."""
+        """`expect` is told of a key before it is made, so that a disk may begin: as many values
+        before as may be made at once, by the threads and by who waits."""
         self._make, self._follow, self._expect = make, follow, expect
         self._depth = threads + 1 if threads else 0
+        self._expected: Key | None = None  # the last that was told
         self._begun: dict[Key, Future[Value]] = {}
         self._threads = ThreadPoolExecutor(threads, "prefetch") if threads else None
 
     def __call__(self, key: Key) -> Value:
         mine = self._begun.pop(key, None)
-        if mine is None:
-            self._expect(key)
+        wanted = self._foreseen(key, self._depth)
+        if mine is None and key != self._expected:
+            for other in [key, *wanted[:-1]]:
+                self._expect(other)
         if self._threads is None:
             return self._ready(key)
-        wanted = list(self._foreseen(key))
         for other in [other for other in self._begun if other not in wanted]:
             self._begun.pop(other).cancel()
         if mine is None:
@@ -91,14 +94,16 @@ class Prefetch(Generic[Key, Value]):
                     made.set_exception(error)
 
     def _ready(self, key: Key) -> Value:
-        after = self._follow(key)
-        if after is not None:
-            self._expect(after)
+        ahead = max(1, self._depth)
+        coming = self._foreseen(key, ahead)
+        if len(coming) == ahead:
+            self._expected = coming[-1]
+            self._expect(coming[-1])
         return self._make(key)
 
-    def _foreseen(self, key: Key) -> list[Key]:
+    def _foreseen(self, key: Key, count: int) -> list[Key]:
         keys: list[Key] = []
-        for _ in range(self._depth):
+        for _ in range(count):
             after = self._follow(keys[-1] if keys else key)
             if after is None:
                 break

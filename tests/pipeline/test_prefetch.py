@@ -48,7 +48,7 @@ def test_what_follows_is_made_before_it_is_asked_for_and_no_more() -> None:
         wait_until(lambda: len(made) == 3)
         time.sleep(0.05)
         assert sorted(made) == [0, 1, 2]
-        assert sorted(expected) == [0, 1, 2, 3]
+        assert sorted(expected) == [0, 1, 2, 3, 4]
         ready(1)
         wait_until(lambda: sorted(made) == [0, 1, 2, 3])
 
@@ -67,6 +67,19 @@ def test_who_waits_makes_what_no_thread_has_begun() -> None:
     with Prefetch(make, counting(9), threads=1) as ready:
         assert [ready(key) for key in range(3)] == [0, 1, 2]
     assert threading.current_thread().name in makers.values()
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_each_key_is_told_of_once_before_it_is_made(threads: int) -> None:
+    expected: list[int] = []
+
+    def make(key: int) -> int:
+        assert key in expected
+        return key
+
+    with Prefetch(make, counting(9), threads=threads, expect=expected.append) as ready:
+        assert [ready(key) for key in range(10)] == list(range(10))
+    assert sorted(expected) == list(range(10))
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
