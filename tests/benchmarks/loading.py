@@ -7,11 +7,10 @@ loader ends in the same batch of 64: normalised float32 latents, bfloat16 states
 the memory-mapped arrays join text by caption in a random order over all rows; the others hold
 joined rows and shuffle as they do. Loaders take turns. A ratio to the arrays is the median of those
 within a round; on a busy machine that of the best rounds says more. In memory: each loader's files
-were read from end to end before. Cold: a loader's files are
-dropped from memory before its turn. Then an eighth of the rows is read, as of a table that is much
-larger than memory; and in another turn all of them: then what the system's read-ahead brings too
-much of is used in the end. Five copies are written, 2.6 MB a row in all, and deleted at the end.
-What is not installed is said.
+were read from end to end before. Cold: a loader's files are dropped from memory before its turn.
+Then an eighth of the rows is read, as of a table that is much larger than memory; and in another
+turn all of them: then what the system's read-ahead brings too much of is used in the end. Five
+copies are written, 2.6 MB a row in all, and deleted at the end. What is not installed is said.
 """
 
 import argparse
@@ -327,7 +326,7 @@ def drop(folder: Path) -> float:
     return there / asked
 
 
-def load(folder: Path) -> None:
+def read_whole(folder: Path) -> None:
     """Files in memory as a reader from end to end leaves them: in pages as large as can be.
 
     Else they would be in pages as their last readers asked for them, and a first look at a page
@@ -427,7 +426,7 @@ def main() -> None:
         check(args.folder, args.rows)
         print(f"{args.rows} rows, batches of {BATCH}, load {os.getloadavg()[0]:.1f}")
         for folder in {each[1] for each in there}:
-            load(args.folder / folder)
+            read_whole(args.folder / folder)
         for cold, part in ((False, 1), (True, PART), (True, 1)):
             compare(there, args.folder, args.rows, args.rounds, cold, part)
         print(f"\nload {os.getloadavg()[0]:.1f} at the end")

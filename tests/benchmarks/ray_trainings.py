@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +29,7 @@ from pipeline.config import RunConfig, load_run
 from pipeline.roots import fetched
 from pipeline.tables import Manifest
 from tests.flows import two_nodes
+from tests.flows.own_server import free_port
 from tests.pipeline.conftest import DATA_STAGES, VALUES, make_stage
 from tests.pipeline.object_store import ObjectStore
 
@@ -112,8 +112,7 @@ class Machines:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         head = two_nodes.SMALL | {"num_cpus": 0, "ray_client_server_port": self.port}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes: list[Any] = []

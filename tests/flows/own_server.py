@@ -20,12 +20,17 @@ ROOT = Path(__file__).parent.parent.parent
 FINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
 
+def free_port() -> int:
+    """Of loopback; free until somebody takes it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 class OwnServer:
     """Everything it starts it remembers, and ends."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.api = f"http://127.0.0.1:{self.port}/api"

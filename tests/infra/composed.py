@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.flows.own_server import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICES = yaml.safe_load((ROOT / "infra/compose.yaml").read_text())["services"]
@@ -29,11 +30,6 @@ def settings(service: str, chosen: Mapping[str, str]) -> dict[str, str]:
 
     given: dict[str, str] = SERVICES[service]["environment"]
     return {name: re.sub(r"\$\{(\w+)(:[^}]*)?\}", value, text) for name, text in given.items()}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @contextmanager
